@@ -1,0 +1,1 @@
+"""Source folders to something that runs."""

@@ -1,0 +1,1 @@
+"""The reconciler framework: work queues, workers, owner references, garbage collection."""

@@ -1,0 +1,1 @@
+"""Knative Eventing: brokers, triggers, channels, subscriptions, flows, delivery."""

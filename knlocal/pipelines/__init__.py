@@ -1,0 +1,1 @@
+"""Tekton tasks and pipelines."""

@@ -1,0 +1,1 @@
+"""The project folder: knlocal.toml, manifests, hot reload."""

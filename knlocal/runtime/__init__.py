@@ -1,0 +1,1 @@
+"""Pods on Docker or as local processes, behind one interface."""

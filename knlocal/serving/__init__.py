@@ -1,0 +1,1 @@
+"""Knative Serving: services, configurations, revisions, routes, autoscaling, the request path."""

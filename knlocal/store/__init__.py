@@ -1,0 +1,1 @@
+"""The one store of objects, with Kubernetes semantics."""

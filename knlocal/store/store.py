@@ -1,0 +1,632 @@
+"""The one store of objects, with Kubernetes semantics.
+
+Synchronous, on the event loop's thread: a write is atomic and seen by the next read. Each write
+runs prune → default → admission hooks → validate → persist → watchers. Objects handed out are
+shared snapshots: never change one (`modify` hands a copy to a function).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from knlocal.clock import Clock
+from knlocal.resources import schema
+from knlocal.resources.base import (
+    GroupKind,
+    Key,
+    Obj,
+    copy,
+    group_kind_of,
+    is_deleting,
+    key_of,
+    timestamp,
+)
+from knlocal.resources.kinds import AdmissionContext, Kind, KindRegistry
+from knlocal.resources.names import generate_name
+from knlocal.resources.status import (
+    AlreadyExists,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Gone,
+    Invalid,
+    NotFound,
+)
+from knlocal.store.database import Database
+from knlocal.store.watch import EventType, Watch, WatchEvent
+
+NAMESPACE = GroupKind("", "Namespace")
+CONFIG_MAP = GroupKind("", "ConfigMap")
+POD = GroupKind("", "Pod")
+SYSTEM_USER = "system:serviceaccount:knative-serving:controller"
+
+#: Fields of metadata that only the store sets.
+_SERVER_FIELDS = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "selfLink")
+#: Built-in groups whose objects carry a generation.
+_GENERATION_GROUPS = {"apps", "batch", "networking.k8s.io", "policy", "autoscaling"}
+_SYSTEM_NAMESPACES = {"knative-serving", "knative-eventing"}
+
+Propagation = Literal["Background", "Foreground", "Orphan"]
+
+
+@dataclass(slots=True)
+class WriteOptions:
+    """Who writes, and how. `warnings` is filled by the store, for the `Warning` header."""
+
+    user: str = SYSTEM_USER
+    dry_run: bool = False
+    field_validation: Literal["Ignore", "Warn", "Strict"] = "Ignore"
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class AdmissionRequest:
+    """What an admission hook sees; it may change `obj` in place or raise a `StatusError`."""
+
+    operation: Literal["CREATE", "UPDATE"]
+    kind: Kind
+    obj: Obj
+    old: Obj | None
+    options: WriteOptions
+    subresource: str = ""
+
+
+AdmissionHook = Callable[[AdmissionRequest], None]
+
+
+class Store:
+    """See the module. `database` None keeps everything in memory only."""
+
+    def __init__(
+        self,
+        registry: KindRegistry,
+        clock: Clock,
+        database: Path | None = None,
+        *,
+        history: int = 10_000,
+    ) -> None:
+        self.registry = registry
+        self.clock = clock
+        self.version = 0
+        #: Called in order on every create and main-resource update, after defaulting.
+        self.admission: list[AdmissionHook] = []
+        #: Data of the ConfigMaps in Knative's system namespaces: "knative-serving/config-network".
+        self.configs: dict[str, Mapping[str, str]] = {}
+        self._objects: dict[GroupKind, dict[tuple[str, str], Obj]] = defaultdict(dict)
+        self._children: dict[str, set[Key]] = defaultdict(set)
+        self._history_size = history
+        self._history: dict[GroupKind, list[WatchEvent]] = defaultdict(list)
+        self._forgotten = 0
+        self._watches: dict[GroupKind | None, set[Watch]] = defaultdict(set)
+        self._subscribers: list[Callable[[WatchEvent], None]] = []
+        self._unsaved: dict[Key, Obj | None] = {}
+        self._flush_planned = False
+        self._database = Database(database) if database else None
+        if self._database:
+            self._load(self._database)
+
+    def _load(self, database: Database) -> None:
+        for key, obj in database.load():
+            self._objects[key.group_kind][key.namespace, key.name] = obj
+            self._index(key, None, obj)
+        self.version = self._forgotten = database.version()
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def find(self, group_kind: GroupKind, namespace: str, name: str) -> Obj | None:
+        """The object, or None."""
+        return self._objects[group_kind].get((namespace, name))
+
+    def find_key(self, key: Key) -> Obj | None:
+        return self.find(key.group_kind, key.namespace, key.name)
+
+    def get(self, group_kind: GroupKind, namespace: str, name: str) -> Obj:
+        """The object; NotFound in Kubernetes' words when there is none."""
+        obj = self.find(group_kind, namespace, name)
+        if obj is None:
+            raise self._not_found(group_kind, name)
+        return obj
+
+    def list(
+        self,
+        group_kind: GroupKind,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> list[Obj]:
+        """Objects of one kind, by name; `namespace` None means all, `labels` must all agree."""
+        found = [
+            obj
+            for (place, _), obj in sorted(self._objects[group_kind].items())
+            if namespace is None or place == namespace
+        ]
+        if labels:
+            wanted = labels.items()
+            found = [o for o in found if wanted <= (o["metadata"].get("labels") or {}).items()]
+        return found
+
+    def children(self, uid: str) -> list[Obj]:
+        """Objects that name `uid` among their owners."""
+        found = (self.find_key(key) for key in sorted(self._children.get(uid, ())))
+        return [obj for obj in found if obj is not None]
+
+    def owner_exists(self, reference: Mapping[str, Any], namespace: str) -> bool:
+        """Whether an owner reference points at an object that is still here, by uid."""
+        group = str(reference.get("apiVersion", "")).rpartition("/")[0]
+        group_kind = GroupKind(group, str(reference.get("kind", "")))
+        name = str(reference.get("name", ""))
+        owner = self.find(group_kind, namespace, name) or self.find(group_kind, "", name)
+        return owner is not None and owner["metadata"].get("uid") == reference.get("uid")
+
+    def kinds_in_use(self) -> Iterable[GroupKind]:
+        return [group_kind for group_kind, objects in self._objects.items() if objects]
+
+    # -- watching -----------------------------------------------------------------------------
+
+    def watch(
+        self,
+        group_kind: GroupKind | None = None,
+        namespace: str | None = None,
+        since: int | None = None,
+    ) -> Watch:
+        """Changes after version `since` (None: from now), replayed from history where needed.
+
+        Raises Gone when history no longer reaches back to `since`, or for a version that was
+        never made here. `group_kind` None watches everything.
+        """
+        watch = Watch(group_kind, namespace, self._close_watch)
+        if since is not None and since != self.version:
+            for event in self._since(group_kind, since):
+                watch.offer(event)
+        self._watches[group_kind].add(watch)
+        return watch
+
+    def _since(self, group_kind: GroupKind | None, since: int) -> list[WatchEvent]:
+        if since < self._forgotten or since > self.version:
+            raise Gone(f"too old resource version: {since} ({max(self._forgotten, 1)})")
+        kinds = [group_kind] if group_kind else list(self._history)
+        events: list[WatchEvent] = []
+        for kind in kinds:
+            history = self._history[kind]
+            events += history[bisect_right(history, since, key=lambda event: event.version) :]
+        return sorted(events, key=lambda event: event.version)
+
+    def _close_watch(self, watch: Watch) -> None:
+        self._watches[watch.group_kind].discard(watch)
+
+    def subscribe(self, callback: Callable[[WatchEvent], None]) -> Callable[[], None]:
+        """Call `callback` at once after each change; returns what ends the subscription."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def create(self, obj: Obj, options: WriteOptions | None = None) -> Obj:
+        """Store a new object and return it as stored. Status is ignored, as Kubernetes does."""
+        options = options or WriteOptions()
+        kind, obj = self._incoming(obj, options)
+        metadata = obj["metadata"]
+        for name in _SERVER_FIELDS:
+            metadata.pop(name, None)
+        if metadata.pop("resourceVersion", None):
+            raise BadRequest("resourceVersion should not be set on objects to be created")
+        if kind.has_status:
+            obj.pop("status", None)
+        self._check_namespace(kind, metadata)
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = self._generated_name(kind, metadata)
+        self._admit("CREATE", kind, obj, None, options)
+        if not metadata.get("name"):
+            raise self._invalid(kind, obj, "Required value: name or generateName is required")
+        if self.find_key(key_of(obj)) is not None:
+            raise AlreadyExists(
+                f'{kind.resource} "{metadata["name"]}" already exists',
+                group=kind.group, kind=kind.plural, name=metadata["name"],
+            )  # fmt: skip
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = timestamp(self.clock.now())
+        if self._counts_generations(kind):
+            metadata["generation"] = 1
+        return obj if options.dry_run else self._commit("ADDED", key_of(obj), obj, None)
+
+    def update(
+        self, obj: Obj, options: WriteOptions | None = None, *, subresource: str = ""
+    ) -> Obj:
+        """Replace an object (or, with subresource "status", only its status).
+
+        A resourceVersion in `obj` makes it conditional (Conflict when stale). An update that
+        changes nothing keeps the version and tells no watcher.
+        """
+        options = options or WriteOptions()
+        kind, obj = self._incoming(obj, options)
+        key = key_of(obj)
+        current = self.get(key.group_kind, key.namespace, key.name)
+        self._check_preconditions(kind, obj, current)
+        if subresource:
+            new = copy(current)
+            new[subresource] = obj.get(subresource)
+            if new[subresource] is None:
+                del new[subresource]
+        else:
+            new = self._with_server_fields(kind, obj, current)
+            self._admit("UPDATE", kind, new, current, options)
+            if self._counts_generations(kind) and _spec_changed(kind, current, new):
+                new["metadata"]["generation"] = int(current["metadata"].get("generation", 0)) + 1
+        new["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
+        if new == current:
+            return current
+        if options.dry_run:
+            return new
+        if is_deleting(new) and not self._holders(new):
+            return self._remove(key, new)
+        return self._commit("MODIFIED", key, new, current)
+
+    def modify(
+        self,
+        group_kind: GroupKind,
+        namespace: str,
+        name: str,
+        change: Callable[[Obj], object],
+        options: WriteOptions | None = None,
+        *,
+        subresource: str = "",
+    ) -> Obj:
+        """Get a copy, let `change` change it, and update: atomic, so never a conflict."""
+        obj = copy(self.get(group_kind, namespace, name))
+        change(obj)
+        return self.update(obj, options, subresource=subresource)
+
+    def set_status(self, key: Key, status: Mapping[str, Any]) -> Obj | None:
+        """Replace the status of an object; None when it is gone."""
+        if self.find_key(key) is None:
+            return None
+        return self.modify(
+            key.group_kind, key.namespace, key.name,
+            lambda obj: obj.__setitem__("status", dict(status)), subresource="status",
+        )  # fmt: skip
+
+    def delete(
+        self,
+        group_kind: GroupKind,
+        namespace: str,
+        name: str,
+        *,
+        propagation: Propagation | None = None,
+        grace_seconds: int | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        options: WriteOptions | None = None,
+    ) -> Obj:
+        """Delete an object, or mark it for deletion while something holds it (finalizers,
+        foreground children, a pod's grace). Returns its last state; check `deletionTimestamp`.
+
+        `uid` and `resource_version` are preconditions (Conflict).
+        """
+        current = self.get(group_kind, namespace, name)
+        kind = self.registry.stored(group_kind)
+        if kind is None:
+            raise BadRequest(f"unknown kind {group_kind}")
+        metadata = current["metadata"]
+        if uid and uid != metadata["uid"]:
+            raise self._conflict(
+                kind, name,
+                f"Precondition failed: UID in precondition: {uid}, "
+                f"UID in object meta: {metadata['uid']}",
+            )  # fmt: skip
+        if resource_version and resource_version != metadata["resourceVersion"]:
+            raise self._conflict(
+                kind, name,
+                f"Precondition failed: ResourceVersion in precondition: {resource_version}, "
+                f"ResourceVersion in object meta: {metadata['resourceVersion']}",
+            )  # fmt: skip
+        if options and options.dry_run:
+            return current
+        if propagation == "Orphan":
+            self._orphan_children(metadata["uid"])
+        key = Key(*group_kind, namespace, name)
+        new = copy(current)
+        self._mark_deleted(group_kind, new, propagation, grace_seconds)
+        if not self._holders(new):
+            return self._remove(key, new)
+        return current if new == current else self._commit("MODIFIED", key, new, current)
+
+    # -- durability ---------------------------------------------------------------------------
+
+    async def durable(self) -> None:
+        """Return when everything written so far survives the daemon's death."""
+        self.flush()
+
+    def flush(self) -> None:
+        self._flush_planned = False
+        if self._database and self._unsaved:
+            changes, self._unsaved = self._unsaved, {}
+            try:
+                self._database.save(changes, self.version)
+            except Exception:
+                self._unsaved = changes | self._unsaved
+                raise
+
+    def close(self) -> None:
+        """Save and let go of the file; watches end."""
+        for watches in list(self._watches.values()):
+            for watch in list(watches):
+                watch.close()
+        if self._database:
+            self.flush()
+            self._database.close()
+            self._database = None
+
+    # -- the steps of a write -----------------------------------------------------------------
+
+    def _incoming(self, obj: Obj, options: WriteOptions) -> tuple[Kind, Obj]:
+        """A copy of what was sent, pruned, in the stored version."""
+        kind = self.registry.by_version(obj.get("apiVersion") or "", obj.get("kind") or "")
+        if kind is None:
+            raise BadRequest(
+                f'no matches for kind "{obj.get("kind", "")}" '
+                f'in version "{obj.get("apiVersion", "")}"'
+            )
+        obj = copy(obj)
+        if not isinstance(obj.get("metadata"), dict):
+            obj["metadata"] = {}
+        self._check_fields(kind, obj, options)
+        if not kind.namespaced:
+            obj["metadata"].pop("namespace", None)
+        if kind.to_storage:
+            obj = kind.to_storage(obj)
+        stored = self.registry.stored(kind.group_kind)
+        if stored is None:
+            raise BadRequest(f"{kind.resource} has no stored version")
+        return stored, obj
+
+    def _check_fields(self, kind: Kind, obj: Obj, options: WriteOptions) -> None:
+        wrong = schema.check_types(obj, kind.schema)
+        if wrong:
+            raise self._invalid(kind, obj, *(f"{path}: {message}" for path, message in wrong))
+        unknown = schema.prune(obj, kind.schema)
+        if unknown and options.field_validation == "Strict":
+            said = ", ".join(f'unknown field "{path}"' for path in unknown)
+            raise BadRequest(
+                f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
+                f"strict decoding error: {said}"
+            )
+        if options.field_validation == "Warn":
+            options.warnings += [f'unknown field "{path}"' for path in unknown]
+
+    def _admit(
+        self,
+        operation: Literal["CREATE", "UPDATE"],
+        kind: Kind,
+        obj: Obj,
+        old: Obj | None,
+        options: WriteOptions,
+    ) -> None:
+        context = AdmissionContext(
+            user=options.user, now=self.clock.now(), configs=self.configs, old=old,
+            dry_run=options.dry_run,
+        )  # fmt: skip
+        # An object on its way out is only ever changed to let it go: never refuse that.
+        leaving = old is not None and is_deleting(old)
+        if kind.default and not leaving:
+            kind.default(obj, context)
+        request = AdmissionRequest(operation, kind, obj, old, options)
+        for hook in self.admission:
+            hook(request)
+        if kind.validate and not leaving:
+            errors = kind.validate(obj, context)
+            options.warnings += errors.warnings()
+            if errors and kind.webhook:
+                raise BadRequest(
+                    f'admission webhook "{kind.webhook}" denied the request: '
+                    f"validation failed: {errors}"
+                )
+            if errors:
+                raise self._invalid(kind, obj, *(str(item) for item in errors))
+
+    def _commit(self, event: EventType, key: Key, obj: Obj, old: Obj | None) -> Obj:
+        self.version += 1
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        objects = self._objects[key.group_kind]
+        if event == "DELETED":
+            objects.pop((key.namespace, key.name), None)
+            self._index(key, old, None)
+            self._unsaved[key] = None
+        else:
+            objects[key.namespace, key.name] = obj
+            self._index(key, old, obj)
+            self._unsaved[key] = obj
+        self._plan_flush()
+        self._announce(key.group_kind, WatchEvent(event, obj, old, self.version))
+        return obj
+
+    def _announce(self, group_kind: GroupKind, event: WatchEvent) -> None:
+        history = self._history[group_kind]
+        history.append(event)
+        if len(history) > 2 * self._history_size:
+            dropped = history[: -self._history_size]
+            del history[: -self._history_size]
+            self._forgotten = max(self._forgotten, dropped[-1].version)
+        for watch in (*self._watches[group_kind], *self._watches[None]):
+            watch.offer(event)
+        for callback in tuple(self._subscribers):
+            callback(event)
+
+    def _plan_flush(self) -> None:
+        if self._database is None:
+            self._unsaved.clear()
+        elif not self._flush_planned:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+                self._flush_planned = True
+            except RuntimeError:
+                self.flush()
+
+    def _index(self, key: Key, old: Obj | None, new: Obj | None) -> None:
+        for obj, update in ((old, set.discard), (new, set.add)):
+            for reference in (obj or {}).get("metadata", {}).get("ownerReferences") or ():
+                update(self._children[reference.get("uid", "")], key)
+        if key.group_kind == CONFIG_MAP and key.namespace in _SYSTEM_NAMESPACES:
+            name = f"{key.namespace}/{key.name}"
+            if new is None:
+                self.configs.pop(name, None)
+            else:
+                self.configs[name] = new.get("data") or {}
+
+    # -- deletion -----------------------------------------------------------------------------
+
+    def _mark_deleted(
+        self,
+        group_kind: GroupKind,
+        obj: Obj,
+        propagation: Propagation | None,
+        grace_seconds: int | None,
+    ) -> None:
+        metadata = obj["metadata"]
+        grace = 0
+        if group_kind == POD:
+            default = (obj.get("spec") or {}).get("terminationGracePeriodSeconds", 30)
+            # A pod that never got a node has nothing to shut down.
+            started = bool((obj.get("spec") or {}).get("nodeName"))
+            grace = (default if grace_seconds is None else grace_seconds) if started else 0
+            earlier = metadata.get("deletionGracePeriodSeconds")
+            grace = grace if earlier is None else min(grace, earlier)
+            metadata["deletionGracePeriodSeconds"] = grace
+        if not metadata.get("deletionTimestamp"):
+            metadata["deletionTimestamp"] = timestamp(self.clock.now())
+        if propagation == "Foreground" and self._children.get(metadata["uid"]):
+            finalizers = metadata.setdefault("finalizers", [])
+            if "foregroundDeletion" not in finalizers:
+                finalizers.append("foregroundDeletion")
+        if group_kind == NAMESPACE:
+            obj.setdefault("status", {})["phase"] = "Terminating"
+
+    def _holders(self, obj: Obj) -> list[Any]:
+        """What keeps a deleted object here: finalizers, a namespace's content, a pod's grace."""
+        metadata = obj["metadata"]
+        holders: list[Any] = list(metadata.get("finalizers") or ())
+        if group_kind_of(obj) == NAMESPACE:
+            holders += (obj.get("spec") or {}).get("finalizers") or ()
+        if metadata.get("deletionGracePeriodSeconds"):
+            holders.append("grace")
+        return holders
+
+    def _remove(self, key: Key, last: Obj) -> Obj:
+        old = self.find_key(key)
+        return self._commit("DELETED", key, last, old)
+
+    def _orphan_children(self, uid: str) -> None:
+        for child in self.children(uid):
+            orphan = copy(child)
+            orphan["metadata"]["ownerReferences"] = [
+                r for r in orphan["metadata"]["ownerReferences"] if r.get("uid") != uid
+            ]
+            self._commit("MODIFIED", key_of(orphan), orphan, child)
+
+    # -- checks -------------------------------------------------------------------------------
+
+    def _check_namespace(self, kind: Kind, metadata: Obj) -> None:
+        if not kind.namespaced:
+            return
+        namespace = metadata.get("namespace") or ""
+        if not namespace:
+            raise BadRequest("an empty namespace may not be set during creation")
+        found = self.find(NAMESPACE, "", namespace)
+        if found is None:
+            raise self._not_found(NAMESPACE, namespace)
+        if is_deleting(found):
+            name = metadata.get("name", "")
+            raise Forbidden(
+                f'{kind.resource} "{name}" is forbidden: unable to create new content in namespace '
+                f"{namespace} because it is being terminated",
+                group=kind.group, kind=kind.plural, name=name,
+                causes=[{
+                    "reason": "NamespaceTerminating",
+                    "message": f"namespace {namespace} is being terminated",
+                    "field": "metadata.namespace",
+                }],
+            )  # fmt: skip
+
+    def _check_preconditions(self, kind: Kind, obj: Obj, current: Obj) -> None:
+        metadata, has = obj["metadata"], current["metadata"]
+        if metadata.get("uid") and metadata["uid"] != has["uid"]:
+            raise self._conflict(
+                kind, has["name"],
+                f"Precondition failed: UID in precondition: {metadata['uid']}, "
+                f"UID in object meta: {has['uid']}",
+            )  # fmt: skip
+        version = metadata.get("resourceVersion")
+        if version and version != "0" and version != has["resourceVersion"]:
+            raise self._conflict(
+                kind, has["name"],
+                "the object has been modified; please apply your changes to the latest version "
+                "and try again",
+            )  # fmt: skip
+
+    def _with_server_fields(self, kind: Kind, obj: Obj, current: Obj) -> Obj:
+        """`obj` with everything that only the store or the status subresource may change."""
+        metadata, has = obj["metadata"], current["metadata"]
+        for name in (*_SERVER_FIELDS, "deletionGracePeriodSeconds", "generateName"):
+            metadata.pop(name, None)
+            if name in has:
+                metadata[name] = has[name]
+        for name in ("labels", "annotations", "finalizers", "ownerReferences"):
+            if name in metadata and not metadata[name]:
+                del metadata[name]
+        if kind.has_status:
+            obj.pop("status", None)
+            if "status" in current:
+                obj["status"] = current["status"]
+        return obj
+
+    def _generated_name(self, kind: Kind, metadata: Obj) -> str:
+        for _ in range(8):
+            name = generate_name(metadata["generateName"])
+            if self.find(kind.group_kind, metadata.get("namespace") or "", name) is None:
+                return name
+        raise AlreadyExists(f"cannot find a free name for {metadata['generateName']}")
+
+    @staticmethod
+    def _counts_generations(kind: Kind) -> bool:
+        return kind.is_custom or kind.group in _GENERATION_GROUPS
+
+    def _not_found(self, group_kind: GroupKind, name: str) -> NotFound:
+        kind = self.registry.stored(group_kind)
+        plural = kind.plural if kind else group_kind.kind.lower()
+        resource = kind.resource if kind else plural
+        return NotFound(
+            f'{resource} "{name}" not found', group=group_kind.group, kind=plural, name=name
+        )
+
+    @staticmethod
+    def _conflict(kind: Kind, name: str, why: str) -> Conflict:
+        return Conflict(
+            f'Operation cannot be fulfilled on {kind.resource} "{name}": {why}',
+            group=kind.group, kind=kind.plural, name=name,
+        )  # fmt: skip
+
+    @staticmethod
+    def _invalid(kind: Kind, obj: Obj, *problems: str) -> Invalid:
+        name = (obj.get("metadata") or {}).get("name") or ""
+        resource = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
+        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+        causes = [
+            {"reason": "FieldValueInvalid", "message": p, "field": p.partition(":")[0]}
+            for p in problems
+        ]
+        return Invalid(
+            f'{resource} "{name}" is invalid: {text}',
+            group=kind.group, kind=kind.kind, name=name, causes=causes,
+        )  # fmt: skip
+
+
+def _spec_changed(kind: Kind, old: Obj, new: Obj) -> bool:
+    ignored = {"metadata", "status"} if kind.has_status else {"metadata"}
+    return {k: v for k, v in old.items() if k not in ignored} != {
+        k: v for k, v in new.items() if k not in ignored
+    }

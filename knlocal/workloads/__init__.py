@@ -1,0 +1,1 @@
+"""Pods, Deployments, Jobs and core Services: what the other features run on."""
