@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +54,9 @@ _GENERATION_GROUPS = {"apps", "batch", "networking.k8s.io", "policy", "autoscali
 _SYSTEM_NAMESPACES = {"knative-serving", "knative-eventing"}
 
 Propagation = Literal["Background", "Foreground", "Orphan"]
+#: Named here because the method `Store.list` hides the built-in inside the class.
+Objects = list[Obj]
+Events = list[WatchEvent]
 
 
 @dataclass(slots=True)
@@ -139,7 +142,7 @@ class Store:
         group_kind: GroupKind,
         namespace: str | None = None,
         labels: Mapping[str, str] | None = None,
-    ) -> list[Obj]:
+    ) -> Objects:
         """Objects of one kind, by name; `namespace` None means all, `labels` must all agree."""
         found = [
             obj
@@ -151,7 +154,7 @@ class Store:
             found = [o for o in found if wanted <= (o["metadata"].get("labels") or {}).items()]
         return found
 
-    def children(self, uid: str) -> list[Obj]:
+    def children(self, uid: str) -> Objects:
         """Objects that name `uid` among their owners."""
         found = (self.find_key(key) for key in sorted(self._children.get(uid, ())))
         return [obj for obj in found if obj is not None]
@@ -187,11 +190,11 @@ class Store:
         self._watches[group_kind].add(watch)
         return watch
 
-    def _since(self, group_kind: GroupKind | None, since: int) -> list[WatchEvent]:
+    def _since(self, group_kind: GroupKind | None, since: int) -> Events:
         if since < self._forgotten or since > self.version:
             raise Gone(f"too old resource version: {since} ({max(self._forgotten, 1)})")
         kinds = [group_kind] if group_kind else list(self._history)
-        events: list[WatchEvent] = []
+        events: Events = []
         for kind in kinds:
             history = self._history[kind]
             events += history[bisect_right(history, since, key=lambda event: event.version) :]
@@ -329,7 +332,7 @@ class Store:
             return current
         if propagation == "Orphan":
             self._orphan_children(metadata["uid"])
-        key = Key(*group_kind, namespace, name)
+        key = Key(group_kind.group, group_kind.kind, namespace, name)
         new = copy(current)
         self._mark_deleted(group_kind, new, propagation, grace_seconds)
         if not self._holders(new):
@@ -388,7 +391,7 @@ class Store:
     def _check_fields(self, kind: Kind, obj: Obj, options: WriteOptions) -> None:
         wrong = schema.check_types(obj, kind.schema)
         if wrong:
-            raise self._invalid(kind, obj, *(f"{path}: {message}" for path, message in wrong))
+            raise self._invalid(kind, obj, *(str(finding) for finding in wrong))
         unknown = schema.prune(obj, kind.schema)
         if unknown and options.field_validation == "Strict":
             said = ", ".join(f'unknown field "{path}"' for path in unknown)
@@ -506,10 +509,10 @@ class Store:
         if group_kind == NAMESPACE:
             obj.setdefault("status", {})["phase"] = "Terminating"
 
-    def _holders(self, obj: Obj) -> list[Any]:
+    def _holders(self, obj: Obj) -> Sequence[Any]:
         """What keeps a deleted object here: finalizers, a namespace's content, a pod's grace."""
         metadata = obj["metadata"]
-        holders: list[Any] = list(metadata.get("finalizers") or ())
+        holders = list(metadata.get("finalizers") or ())
         if group_kind_of(obj) == NAMESPACE:
             holders += (obj.get("spec") or {}).get("finalizers") or ()
         if metadata.get("deletionGracePeriodSeconds"):
