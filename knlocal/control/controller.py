@@ -68,6 +68,8 @@ class Controller(ABC):
         self.store = store
         self.clock = store.clock
         self.recorder = recorder or EventRecorder(store, type(self).__name__)
+        #: Has an object looked at, for reasons outside the store; the manager sets it.
+        self.enqueue: Callable[[Key], None] = lambda _key: None
 
     @property
     def name(self) -> str:

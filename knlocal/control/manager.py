@@ -40,6 +40,7 @@ class Manager:
             self._queues[controller] = WorkQueue(
                 controller.name, self._store.clock, _guarded(controller)
             )
+            controller.enqueue = self._queues[controller].add
         self._unsubscribe = self._store.subscribe(self._changed)
         for controller in self._controllers:
             for obj in self._store.list(controller.kind):
