@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knlocal.eventing.cesql import CesqlError, ParseError, compile_expression
+from knlocal.eventing.cesql import ParseError, compile_expression
 
 EVENT = {"specversion": "1.0", "id": "i", "source": "/s", "type": "t", "n": "7", "txt": "a'b"}
 
@@ -263,13 +263,41 @@ def test_a_filter_passes_only_on_a_true_without_errors(text: str, passes: bool) 
 @given(st.text(max_size=60))
 def test_any_text_is_an_expression_or_a_parse_error(text: str) -> None:
     try:
-        compile_expression(text).evaluate(EVENT)
-    except CesqlError as error:
-        assert error.kind == "parse"
+        expression = compile_expression(text)
+    except ParseError:
+        return
+    expression.evaluate(EVENT)
 
 
-WORDS = ["id", "missing", "n", "1", "-", "(", ")", "AND", "OR", "XOR", "NOT", "LIKE", "'a%'", "IN",
-         "EXISTS", "ABS", "LEFT", ",", "=", "<>", "<", "*", "/", "%", "TRUE", "'7'", "CONCAT"]  # fmt: skip
+WORDS = [
+    "id",
+    "missing",
+    "n",
+    "1",
+    "-",
+    "(",
+    ")",
+    "AND",
+    "OR",
+    "XOR",
+    "NOT",
+    "LIKE",
+    "'a%'",
+    "IN",
+    "EXISTS",
+    "ABS",
+    "LEFT",
+    ",",
+    "=",
+    "<>",
+    "<",
+    "*",
+    "/",
+    "%",
+    "TRUE",
+    "'7'",
+    "CONCAT",
+]
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from knlocal.eventing.cesql.compiler import Attributes, Evaluator, compile_node
+from knlocal.eventing.cesql.nodes import attribute_names
 from knlocal.eventing.cesql.parser import ParseError, parse
 from knlocal.eventing.cesql.values import CesqlError, Value
 
@@ -27,11 +28,13 @@ class Evaluation:
 class Expression:
     """A compiled expression."""
 
-    __slots__ = ("_evaluate", "text")
+    __slots__ = ("_evaluate", "attributes", "text")
 
-    def __init__(self, text: str, evaluate: Evaluator) -> None:
+    def __init__(self, text: str, evaluate: Evaluator, attributes: frozenset[str]) -> None:
         self.text = text
         self._evaluate = evaluate
+        #: The names of the attributes it looks at.
+        self.attributes = attributes
 
     def evaluate(self, attributes: Attributes) -> Evaluation:
         errors: list[CesqlError] = []
@@ -47,4 +50,5 @@ class Expression:
 @lru_cache(maxsize=4096)
 def compile_expression(text: str) -> Expression:
     """`text` ready to run; ParseError, with the position, when it is no CESQL."""
-    return Expression(text, compile_node(parse(text)))
+    node = parse(text)
+    return Expression(text, compile_node(node), attribute_names(node))

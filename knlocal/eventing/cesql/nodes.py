@@ -78,3 +78,28 @@ def chain(node: Binary) -> tuple[Node, list[tuple[str, Node]]]:
         rest.append((left.operator, left.right))
         left = left.left
     return left, rest[::-1]
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    match node:
+        case Not(operand) | Minus(operand) | Like(operand):
+            return (operand,)
+        case Binary(_, left, right):
+            return (left, right)
+        case In(operand, elements):
+            return (operand, *elements)
+        case Call(_, arguments):
+            return arguments
+    return ()
+
+
+def attribute_names(root: Node) -> frozenset[str]:
+    """The attributes that an expression mentions."""
+    found = set()
+    waiting: list[Node] = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Attribute | Exists):
+            found.add(node.name)
+        waiting += children(node)
+    return frozenset(found)

@@ -117,22 +117,9 @@ def _deeper_than(root: nodes.Node, limit: int) -> bool:
 def _nested(node: nodes.Node) -> list[nodes.Node]:
     """What lies one level below; a chain of AND, OR and XOR is one level, however long."""
     if not isinstance(node, nodes.Binary) or node.operator not in nodes.LOGIC:
-        return list(_children(node))
+        return list(nodes.children(node))
     first, rest = nodes.chain(node)
     return [first, *(operand for _, operand in rest)]
-
-
-def _children(node: nodes.Node) -> tuple[nodes.Node, ...]:
-    match node:
-        case nodes.Not(operand) | nodes.Minus(operand) | nodes.Like(operand):
-            return (operand,)
-        case nodes.Binary(_, left, right):
-            return (left, right)
-        case nodes.In(operand, elements):
-            return (operand, *elements)
-        case nodes.Call(_, arguments):
-            return arguments
-    return ()
 
 
 def _unquote(token: Token) -> str:

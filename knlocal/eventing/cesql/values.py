@@ -1,4 +1,4 @@
-"""The three primitive types of CESQL, their zero values and casts (CESQL 1.0, sections 3.1, 3.7)."""
+"""The three primitive types of CESQL, their zero values and casts (CESQL 1.0, 3.1 and 3.7)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,129 @@
+"""The HTTP binding of CloudEvents: requests and responses to events and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from knlocal.events.event import Event, InvalidEvent, Mode, canonical, validate
+from knlocal.events.json_format import (
+    BATCH_MEDIA_TYPE,
+    MEDIA_TYPE,
+    from_batch,
+    from_json,
+    to_batch,
+    to_json,
+)
+
+STRUCTURED_CONTENT_TYPE = f"{MEDIA_TYPE}; charset=utf-8"
+BATCH_CONTENT_TYPE = f"{BATCH_MEDIA_TYPE}; charset=utf-8"
+
+_PLAIN = re.compile(r"[!#$&-~]*").fullmatch
+_SAFE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
+_QUOTED_PAIR = re.compile(r"\\(.)")
+
+
+class Message(NamedTuple):
+    """Header fields and body of a request or response."""
+
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def has_event(headers: Mapping[str, str]) -> bool:
+    """Whether a message with these (case-insensitive) headers means to carry an event."""
+    return "ce-specversion" in headers or headers.get("content-type", "").lower().startswith(
+        "application/cloudevents"
+    )
+
+
+def decode(headers: Mapping[str, str], body: bytes) -> Event:
+    """The one event of a message in binary or structured mode; InvalidEvent with the reason.
+
+    `headers` compare without case, as a CIMultiDict does.
+    """
+    content_type = headers.get("content-type", "")
+    if content_type[:23].lower() == "application/cloudevents":
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type == MEDIA_TYPE:
+            return from_json(body)
+        if media_type == BATCH_MEDIA_TYPE:
+            raise InvalidEvent("a batch of events is not accepted here, send them one by one")
+        raise InvalidEvent(f"the event format {media_type} is not supported, {MEDIA_TYPE} is")
+    return _from_binary(headers, content_type, body)
+
+
+def decode_batch(headers: Mapping[str, str], body: bytes) -> list[Event]:
+    """The events of a message in any mode."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return from_batch(body) if media_type == BATCH_MEDIA_TYPE else [decode(headers, body)]
+
+
+def encode(event: Event, mode: Mode | None = None) -> Message:
+    """The event as a message, in the mode it came in unless told otherwise. Made only once."""
+    mode = mode or event.mode
+    message: Message | None = event.cache.get(mode)
+    if message is None:
+        if mode == "structured":
+            message = Message((("Content-Type", STRUCTURED_CONTENT_TYPE),), to_json(event))
+        else:
+            message = _to_binary(event)
+        event.cache[mode] = message
+    return message
+
+
+def encode_batch(events: Iterable[Event]) -> Message:
+    return Message((("Content-Type", BATCH_CONTENT_TYPE),), to_batch(list(events)))
+
+
+def decode_header(value: str) -> str:
+    """An attribute's value out of a header (HTTP binding, 3.1.3.2)."""
+    if value[:1] == '"' and value[-1:] == '"' and len(value) > 1:
+        value = _QUOTED_PAIR.sub(r"\1", value[1:-1])
+    if "%" in value:
+        try:
+            value = unquote(value, errors="strict")
+        except UnicodeDecodeError:
+            raise InvalidEvent(f'"{value}" does not decode to UTF-8') from None
+    return value
+
+
+def encode_header(value: str) -> str:
+    """An attribute's value for a header (HTTP binding, 3.1.3.2)."""
+    return value if _PLAIN(value) else quote(value, safe=_SAFE)
+
+
+def _from_binary(headers: Mapping[str, str], content_type: str, body: bytes) -> Event:
+    if "ce-specversion" not in headers:
+        raise InvalidEvent(
+            f"not a CloudEvent: neither a ce-specversion header nor a Content-Type of {MEDIA_TYPE}"
+        )
+    attributes: dict[str, str] = {}
+    for name, value in headers.items():
+        if name[:3] in ("ce-", "Ce-", "CE-", "cE-"):
+            attribute = name[3:].lower()
+            try:
+                attributes[attribute] = decode_header(value)
+            except InvalidEvent as error:
+                raise InvalidEvent(f"{attribute}: {error}") from None
+    if "datacontenttype" in attributes:
+        raise InvalidEvent("ce-datacontenttype MUST NOT be present, Content-Type says it")
+    if content_type:
+        attributes["datacontenttype"] = content_type
+    validate(attributes)
+    return Event(attributes, body or None)
+
+
+def _to_binary(event: Event) -> Message:
+    headers = []
+    content_type = ""
+    for name, value in event.attributes.items():
+        if name == "datacontenttype":
+            content_type = value
+        else:
+            headers.append((f"Ce-{name.capitalize()}", encode_header(canonical(value))))
+    if content_type:
+        headers.append(("Content-Type", content_type))
+    return Message(tuple(headers), event.data or b"")
