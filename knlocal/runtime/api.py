@@ -8,7 +8,7 @@ with a message meant for people.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -259,6 +259,10 @@ class Runtime(ABC):
         """The port number a container must listen on to be reachable as `port`: the same one,
         except for processes, which share the machine's ports."""
 
+    @abstractmethod
+    async def termination_message(self, pod: PodId, container: str) -> str:
+        """What the container wrote to its termination message path ("" when nothing)."""
+
     # -- looking inside -----------------------------------------------------------------------
 
     @abstractmethod
@@ -286,6 +290,11 @@ class Runtime(ABC):
     ) -> ExecStream: ...
 
     @abstractmethod
+    async def attach(self, pod: PodId, container: str, *, stdin: bool) -> ExecStream:
+        """To the container's own program: what it writes from now on, and its stdin if it has
+        one (`ContainerPlan.stdin`)."""
+
+    @abstractmethod
     async def stats(self, pod: PodId) -> Mapping[str, tuple[float, int]]:
         """Per container: cores in use, bytes in use."""
 
@@ -296,11 +305,19 @@ class Runtime(ABC):
         """What is known locally about an image (by tag, digest or id)."""
 
     @abstractmethod
-    async def pull(self, image: str, auth: RegistryAuth | None = None) -> ImageInfo:
-        """Fetch an image; ImageMissing with the registry's words when that fails."""
+    async def pull(
+        self,
+        image: str,
+        auth: RegistryAuth | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> ImageInfo:
+        """Fetch an image; ImageMissing with the registry's words when that fails. `progress` is
+        given lines for people."""
 
     # -- ground -------------------------------------------------------------------------------
 
     @abstractmethod
     async def host_address(self) -> str:
-        """The address under which containers reach this machine (the bridge's gateway)."""
+        """The address under which containers reach this machine (the bridge's gateway), or
+        "host-gateway" where only the engine knows it (Docker Desktop): nothing can listen there,
+        but `PodPlan.hosts` takes it, and what listens on loopback is reached through it."""

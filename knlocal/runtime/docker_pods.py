@@ -1,0 +1,101 @@
+"""What the runtime remembers of its pods: nothing that the engine's labels do not also say.
+
+The memory spares the wake path its look-ups. It is filled from one "list containers" call when the
+runtime starts, so a restarted daemon knows what an earlier one made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from knlocal.runtime import docker_state, labels
+from knlocal.runtime.api import PodId
+
+
+@dataclass
+class HeldContainer:
+    """The current attempt of one container."""
+
+    id: str
+    attempt: int
+    plan_hash: str
+    role: str
+    ran: bool = False
+    """It has been started (or a start was tried): to run again, it must be made anew."""
+
+
+@dataclass
+class HeldPod:
+    id: PodId
+    sandbox_id: str = ""
+    ip: str = ""
+    published: dict[int, int] = field(default_factory=dict)
+    containers: dict[str, HeldContainer] = field(default_factory=dict)
+    previous: dict[str, str] = field(default_factory=dict)
+    """Container name to the id of its last attempt, kept for its logs."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while containers are made or removed; never while one is waited for."""
+
+
+class Pods:
+    """All pods of the project, by uid."""
+
+    def __init__(self) -> None:
+        self._pods: dict[str, HeldPod] = {}
+
+    def all(self) -> list[HeldPod]:
+        return list(self._pods.values())
+
+    def get(self, pod: PodId) -> HeldPod | None:
+        return self._pods.get(pod.uid)
+
+    def make(self, pod: PodId) -> HeldPod:
+        return self._pods.setdefault(pod.uid, HeldPod(pod))
+
+    def drop(self, pod: PodId) -> None:
+        self._pods.pop(pod.uid, None)
+
+    def is_current(self, tag: labels.Tag, container_id: str) -> bool:
+        """Whether a container stands for its name, or is an older attempt's remains."""
+        pod = self._pods.get(tag.id.uid)
+        if pod is None:
+            return True
+        if tag.role == "sandbox":
+            return pod.sandbox_id in {"", container_id}
+        held = pod.containers.get(tag.container)
+        return held is None or held.id == container_id
+
+    def learn(self, listed: Iterable[Mapping[str, Any]]) -> None:
+        """Take in a "list containers" answer; pods that are known already stay as they are."""
+        fresh: dict[str, list[tuple[labels.Tag, Mapping[str, Any]]]] = {}
+        for one in listed:
+            tag = labels.read(one.get("Labels") or {})
+            if tag is not None and tag.id.uid not in self._pods:
+                fresh.setdefault(tag.id.uid, []).append((tag, one))
+        for found in fresh.values():
+            pod = self.make(found[0][0].id)
+            # Oldest attempt first: each newer one makes the one before it "previous".
+            for tag, one in sorted(found, key=lambda pair: pair[0].attempt):
+                _take(pod, tag, one)
+
+
+def _take(pod: HeldPod, tag: labels.Tag, one: Mapping[str, Any]) -> None:
+    if tag.role == "sandbox":
+        pod.sandbox_id = str(one["Id"])
+        pod.ip = docker_state.address(one)
+        pod.labels = labels.others(one.get("Labels") or {})
+        pod.published = {
+            int(port["PrivatePort"]): int(port["PublicPort"])
+            for port in one.get("Ports") or ()
+            if port.get("PublicPort")
+        }
+        return
+    if tag.container in pod.containers:
+        pod.previous[tag.container] = pod.containers[tag.container].id
+    pod.containers[tag.container] = HeldContainer(
+        str(one["Id"]), tag.attempt, tag.plan_hash, tag.role, one.get("State") != "created"
+    )
