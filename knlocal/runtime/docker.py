@@ -174,7 +174,7 @@ class DockerRuntime(Runtime):
             starting = [self._start_sandbox(pod)]
         # The engine wires the sandbox's network while the containers are laid out.
         await _all(
-            starting,
+            *starting,
             *(self._ensure_container(pod, plan, one, role) for one, role in _all_planned(plan)),
         )
 
