@@ -1,24 +1,71 @@
-"""Pass a request on to an upstream and its answer back, streaming both ways."""
+"""Pass a request on to an upstream and its answer back, streaming both ways.
+
+What Knative spreads over Envoy, the activator and the queue-proxy (headers, timeouts, upgrades)
+happens here once. Sources: net/http/httputil.ReverseProxy as knative.dev/serving uses it,
+serving pkg/http/handler/timeout.go, pkg/http/proxy (the Forwarded header).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+import random
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Final, Literal
 
-from knlocal.clock import Clock
+from multidict import CIMultiDict, istr
+
+from knlocal.clock import Clock, Timer
+from knlocal.gateway.deadlines import Deadlines
 from knlocal.gateway.http import Request
+from knlocal.gateway.http1 import CONNECTION, ResponseHead, tokens
 from knlocal.gateway.pool import Pool
+from knlocal.gateway.tunnel import join
+from knlocal.gateway.upstream import (
+    Endpoint,
+    Exchange,
+    NotSent,
+    UnansweredError,
+    UpstreamError,
+)
 
-Protocol = Literal["http1", "h2c"]
+__all__ = ["Endpoint", "Forwarded", "NotSent", "Timeouts", "forward"]
 
+TIMEOUT_BODY: Final = "request timeout"
+CONTINUE_SECONDS: Final = 1.0
+"""How long an upstream may take to say 100 Continue before the body is sent all the same
+(net/http's ExpectContinueTimeout)."""
 
-class Endpoint(NamedTuple):
-    """Where an upstream listens and what it speaks there."""
+# Hop-by-hop (RFC 9110 7.6.1). "Trailer" stays: peers ignore trailers that were not announced.
+_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    }
+)
+_NOT_PASSED: Final = _HOP | {"host", "x-forwarded-for"}
+_REPLAYABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
-    host: str
-    port: int
-    protocol: Protocol = "http1"
+_XFF: Final = istr("X-Forwarded-For")
+_XFP: Final = istr("X-Forwarded-Proto")
+_XFH: Final = istr("X-Forwarded-Host")
+_FORWARDED: Final = istr("Forwarded")
+_REQUEST_ID: Final = istr("X-Request-Id")
+_TE: Final = istr("TE")
+_IDEMPOTENCY_KEYS: Final = (istr("Idempotency-Key"), istr("X-Idempotency-Key"))
+
+_PLAIN: Final = (("Content-Type", "text/plain; charset=utf-8"),)
+
+Pairs = list[tuple[str, str]]
+Expired = Literal["", "total", "response_start", "idle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +78,9 @@ class Timeouts:
     """Until the response's status line."""
     idle: float | None = None
     """Between two writes of the response (or since the arrival when nothing was written)."""
+
+
+NO_TIMEOUTS: Final = Timeouts()
 
 
 @dataclass(slots=True)
@@ -49,17 +99,9 @@ class Forwarded:
     """Seconds from the call to the end."""
     upstream_error: str = ""
     """Why the upstream failed ("" when it did not)."""
-    timed_out: Literal["", "total", "response_start", "idle"] = ""
+    timed_out: Expired = ""
     upgraded: bool = False
     """A tunnel was opened (WebSocket or any other Upgrade)."""
-    client_gone: bool = False
-
-
-class NotSent(Exception):
-    """The upstream got nothing of the request (refused, unreachable): another pod may get it.
-
-    Nothing was answered to the client and nothing of its body was read.
-    """
 
 
 async def forward(
@@ -68,13 +110,328 @@ async def forward(
     *,
     pool: Pool,
     clock: Clock,
-    timeouts: Timeouts = Timeouts(),
+    timeouts: Timeouts = NO_TIMEOUTS,
     set_headers: Mapping[str, str] | None = None,
     remove_headers: Collection[str] = (),
 ) -> Forwarded:
     """Send `request` to `endpoint` and its answer to the client.
 
-    Always answers the client (502 and 504 included) unless it raises `NotSent`, before which
-    nothing was answered or read, or ClientGone/CancelledError because the client left.
+    Answers the client in any case (502 and 504 included), except for `NotSent` (before which
+    nothing was answered and nothing of the body read) and for ClientGone or CancelledError, because
+    the client left. `set_headers` and `remove_headers` (any case) act on what the upstream sees.
     """
-    raise NotImplementedError
+    run = _Run(request, endpoint, pool, clock)
+    run.watch(timeouts)
+    try:
+        await run.exchange_with(_request_headers(request, set_headers, remove_headers))
+    except asyncio.CancelledError:
+        if not run.was_expiry():
+            raise
+        await run.answer_timeout()
+    except UpstreamError as error:
+        await run.answer_failure(error)
+    finally:
+        run.end()
+    return run.result
+
+
+class _Run:
+    """One forwarded request."""
+
+    __slots__ = (
+        "began",
+        "cancelling",
+        "clock",
+        "deadlines",
+        "endpoint",
+        "exchange",
+        "idle_timer",
+        "last_write",
+        "pool",
+        "pump",
+        "request",
+        "result",
+        "task",
+    )
+
+    def __init__(self, request: Request, endpoint: Endpoint, pool: Pool, clock: Clock) -> None:
+        self.request = request
+        # An upgrade is an HTTP/1.1 matter, whatever the port says.
+        self.endpoint = endpoint._replace(protocol="http1") if request.upgrade else endpoint
+        self.pool = pool
+        self.clock = clock
+        self.result = Forwarded()
+        self.began = self.last_write = clock.monotonic()
+        self.exchange: Exchange | None = None
+        self.pump: asyncio.Task[None] | None = None
+        self.deadlines: list[tuple[Deadlines, int]] = []
+        self.idle_timer: Timer | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.cancelling = 0
+
+    # The way there and back
+
+    async def exchange_with(self, headers: Pairs) -> None:
+        exchange, head = await self.send(headers)
+        while head.status < 200 and head.status != 101:
+            await self.interim(head)
+            head = await exchange.response()
+        self.result.first_byte = self.clock.monotonic() - self.began
+        self.result.status = head.status
+        if head.status == 101:
+            await self.tunnel(exchange, head)
+        else:
+            await self.answer(exchange, head)
+
+    async def send(self, headers: Pairs) -> tuple[Exchange, ResponseHead]:
+        """Send the request on a kept or a new connection; the first answer, interim or final."""
+        request = self.request
+        body = request.buffered()
+        exchange = self.pool.idle(self.endpoint)
+        if exchange is not None:
+            self.start(exchange, headers, body)
+            try:
+                return exchange, await exchange.response()
+            except UnansweredError:
+                if not self.may_repeat(body):
+                    raise
+                exchange.close()
+        exchange = await self.pool.connect(self.endpoint)
+        self.start(exchange, headers, body)
+        return exchange, await exchange.response()
+
+    def start(self, exchange: Exchange, headers: Pairs, body: bytes | None) -> None:
+        """Send the head, with the body if it is here; else start sending it as it comes."""
+        request = self.request
+        self.exchange = exchange
+        exchange.send(request.method, request.target, request.authority, headers, body)
+        if body is not None:
+            self.result.bytes_in = len(body)
+        elif request.expects_continue:
+            self.arm(CONTINUE_SECONDS, self.start_pump)
+        else:
+            self.start_pump()
+
+    def may_repeat(self, body: bytes | None) -> bool:
+        """As net/http: nothing of an answer came, and doing it twice is harmless."""
+        headers = self.request.headers
+        return body is not None and (
+            self.request.method in _REPLAYABLE or any(key in headers for key in _IDEMPOTENCY_KEYS)
+        )
+
+    def start_pump(self) -> None:
+        if self.pump is None and self.exchange is not None:
+            self.pump = asyncio.ensure_future(self.carry_body(self.exchange))
+
+    async def carry_body(self, exchange: Exchange) -> None:
+        try:
+            async for chunk in self.request.body():
+                self.result.bytes_in += len(chunk)
+                await exchange.write(chunk)
+            await exchange.finish(self.request.trailers.items())
+        except UpstreamError:
+            # An upstream may answer without reading to the end (413): its answer decides.
+            pass
+        except Exception:
+            # Without an end the upstream would wait for ever.
+            exchange.close()
+            raise
+
+    async def interim(self, head: ResponseHead) -> None:
+        if head.status != 100:
+            await self.request.inform(head.status, _answer_headers(head))
+        elif self.request.expects_continue and self.result.bytes_in == 0:
+            self.start_pump()
+
+    async def answer(self, exchange: Exchange, head: ResponseHead) -> None:
+        request, result = self.request, self.result
+        headers = _answer_headers(head)
+        body = exchange.whole() if head.length >= 0 else None
+        if body is not None and request.method != "HEAD":
+            # The usual case: a short answer, all of it here, goes out in one write.
+            await request.answer(head.status, headers, body, head.reason)
+            result.bytes_out = len(body)
+            return
+        await request.start(head.status, headers, head.reason)
+        self.last_write = self.clock.monotonic()
+        while chunk := await exchange.read():
+            await request.write(chunk)
+            result.bytes_out += len(chunk)
+            self.last_write = self.clock.monotonic()
+        trailers = exchange.trailers
+        await request.finish(() if trailers is None else trailers.items())
+
+    async def tunnel(self, exchange: Exchange, head: ResponseHead) -> None:
+        if not self.request.upgrade:
+            raise UpstreamError("it switched protocols without being asked")
+        self.result.upgraded = True
+        upstream = exchange.tunnel()
+        try:
+            client = await self.request.tunnel(head.headers.items())
+        except BaseException:
+            upstream.close()
+            raise
+        self.result.bytes_in, self.result.bytes_out = await join(client, upstream)
+
+    # Timeouts
+
+    def watch(self, timeouts: Timeouts) -> None:
+        if timeouts is NO_TIMEOUTS:
+            return
+        if timeouts.total is not None:
+            self.arm(timeouts.total, self.total_expired)
+        if timeouts.response_start:
+            self.arm(timeouts.response_start, self.start_expired)
+        if timeouts.idle:
+            self.arm(timeouts.idle, partial(self.idle_expired, timeouts.idle))
+        self.task = asyncio.current_task()
+        if self.task is not None:
+            self.cancelling = self.task.cancelling()
+
+    def arm(self, seconds: float, expired: Callable[[], object]) -> None:
+        deadlines = self.pool.deadlines.of(seconds)
+        self.deadlines.append((deadlines, deadlines.add(expired)))
+
+    def total_expired(self) -> None:
+        self.expire("total")
+
+    def start_expired(self) -> None:
+        # Knative's timer does not see an upgraded connection start, and ends it (C20).
+        if not self.request.started or self.result.upgraded:
+            self.expire("response_start")
+
+    def idle_expired(self, seconds: float) -> None:
+        left = self.last_write + seconds - self.clock.monotonic()
+        if left > 1e-6 and not self.result.upgraded:
+            self.idle_timer = self.clock.call_later(left, self.idle_expired, seconds)
+        else:
+            self.expire("idle")
+
+    def expire(self, which: Expired) -> None:
+        if self.task is not None and not self.result.timed_out and not self.task.done():
+            self.result.timed_out = which
+            self.task.cancel()
+
+    def was_expiry(self) -> bool:
+        """True when the cancellation came from a timeout, and from nobody else as well."""
+        return (
+            self.result.timed_out != ""
+            and self.task is not None
+            and self.task.uncancel() <= self.cancelling
+        )
+
+    # What the client gets when it does not go well
+
+    async def answer_timeout(self) -> None:
+        self.drop_upstream()
+        request, result = self.request, self.result
+        if request.finished:
+            return
+        if request.started:
+            await request.cut_short(TIMEOUT_BODY)
+            return
+        result.status = 504
+        await request.respond(504, _PLAIN, TIMEOUT_BODY)
+
+    async def answer_failure(self, error: UpstreamError) -> None:
+        self.drop_upstream()
+        request, result = self.request, self.result
+        result.upstream_error = f"upstream {self.endpoint}: {error}"
+        if request.finished:
+            return
+        if request.started:
+            request.abort()
+            return
+        result.status = 502
+        await request.respond(502, _PLAIN, result.upstream_error + "\n")
+
+    def drop_upstream(self) -> None:
+        if self.exchange is not None:
+            self.exchange.close()
+            self.exchange = None
+
+    def end(self) -> None:
+        for deadlines, token in self.deadlines:
+            deadlines.cancel(token)
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+        if self.pump is not None:
+            self.pump.cancel()
+            self.pump.add_done_callback(_forget)
+        self.drop_upstream()
+        self.result.seconds = self.clock.monotonic() - self.began
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _request_headers(
+    request: Request, set_headers: Mapping[str, str] | None, remove_headers: Collection[str]
+) -> Pairs:
+    """What the upstream gets to see: end-to-end headers, and where the request came from."""
+    headers = request.headers
+    dropped: Collection[str] = _NOT_PASSED
+    if CONNECTION in headers or remove_headers or set_headers:
+        dropped = set(_NOT_PASSED)
+        for value in headers.getall(CONNECTION, ()):
+            dropped |= tokens(value)
+        dropped.update(name.lower() for name in remove_headers)
+        if set_headers:
+            dropped.update(name.lower() for name in set_headers)
+    pairs = [pair for pair in headers.items() if pair[0].lower() not in dropped]
+    _add_origin(request, headers, pairs)
+    if _TE in headers and "trailers" in headers[_TE].lower():
+        pairs.append(("TE", "trailers"))
+    if request.upgrade:
+        pairs.append(("Connection", "Upgrade"))
+        pairs.append(("Upgrade", request.upgrade))
+    if set_headers:
+        pairs.extend(set_headers.items())
+    return pairs
+
+
+def _add_origin(request: Request, headers: CIMultiDict[str], pairs: Pairs) -> None:
+    """X-Forwarded-*, Forwarded (serving pkg/http/proxy) and X-Request-Id (Envoy)."""
+    client = request.peer
+    if _XFF in headers:
+        hops = [*headers.getall(_XFF), client] if client else headers.getall(_XFF)
+        client = ", ".join(hops)
+    pairs.append(("X-Forwarded-For", client))
+    scheme = headers.get(_XFP)
+    if scheme is None:
+        scheme = request.scheme
+        pairs.append(("X-Forwarded-Proto", scheme))
+    host = headers.get(_XFH)
+    if host is None:
+        host = request.authority
+        pairs.append(("X-Forwarded-Host", host))
+    if _FORWARDED not in headers:
+        pairs.append(("Forwarded", _forwarded(client, host, scheme)))
+    if _REQUEST_ID not in headers:
+        pairs.append(("X-Request-Id", _request_id()))
+
+
+def _forwarded(hops: str, host: str, scheme: str) -> str:
+    """"for=192.0.2.1;host=h;proto=http, for=…", as Knative builds it from X-Forwarded-*."""
+    first, *others = [_node(hop.strip()) for hop in hops.split(",")]
+    forwarded = f"for={first};host={host};proto={scheme}"
+    return ", ".join([forwarded, *(f"for={hop}" for hop in others)])
+
+
+def _node(hop: str) -> str:
+    return f'"[{hop}]"' if ":" in hop else hop
+
+
+def _request_id() -> str:
+    digits = f"{random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+def _answer_headers(head: ResponseHead) -> Pairs:
+    headers = head.headers
+    dropped: Collection[str] = _HOP
+    if CONNECTION in headers:
+        dropped = _HOP.union(*(tokens(value) for value in headers.getall(CONNECTION)))
+    return [pair for pair in headers.items() if pair[0].lower() not in dropped]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Literal
+from typing import Literal, Protocol
 
 from multidict import CIMultiDict
 
@@ -24,6 +24,22 @@ class ClientGone(Exception):
 
 class BodyTooLarge(Exception):
     """A body is longer than the reader allows."""
+
+
+class Stream(Protocol):
+    """One end of a tunnel: bytes both ways, each direction closed on its own."""
+
+    async def read(self) -> bytes:
+        """The next bytes; b"" once the other side has ended its direction."""
+
+    async def write(self, data: bytes) -> None:
+        """Send; waits while the other side cannot take more."""
+
+    def write_eof(self) -> None:
+        """End this direction."""
+
+    def close(self) -> None:
+        """End both directions at once."""
 
 
 class Request(ABC):
@@ -45,6 +61,12 @@ class Request(ABC):
     """The client's address, without the port."""
     started: bool = False
     """True once a status line went out."""
+    finished: bool = False
+    """True once the answer is complete (or broken off)."""
+    answer_status: int = 0
+    """The status that went out, 0 before."""
+    answer_bytes: int = 0
+    """Body bytes that went out."""
 
     @property
     def path(self) -> str:
@@ -95,6 +117,39 @@ class Request(ABC):
         if data:
             await self.write(data)
         await self.finish()
+
+    # What `forward` needs beyond that. The defaults suit a request that never travelled.
+
+    upgrade: str = ""
+    """The protocol the client wants to switch to ("websocket"), "" for none."""
+    expects_continue: bool = False
+    """The client waits for 100 Continue; reading the body sends it."""
+
+    def buffered(self) -> bytes | None:
+        """The whole body when it has arrived already and carries no trailers, else None."""
+        return None
+
+    async def inform(self, status: int, headers: HeaderPairs = ()) -> None:
+        """Send an interim (1xx) answer, where the protocol has them."""
+
+    async def tunnel(self, headers: HeaderPairs = ()) -> Stream:
+        """Answer 101 Switching Protocols and hand over the connection."""
+        raise NotImplementedError("this request cannot be upgraded")
+
+    async def answer(self, status: int, headers: HeaderPairs, body: bytes, reason: str) -> None:
+        """A whole response whose headers say all about its body already."""
+        await self.start(status, headers, reason)
+        if body:
+            await self.write(body)
+        await self.finish()
+
+    async def cut_short(self, text: str) -> None:
+        """End a started answer with `text`, as far as its Content-Length lets it."""
+        await self.write(text.encode())
+        await self.finish()
+
+    def abort(self) -> None:
+        """Break the answer off, so that the client sees it is not complete."""
 
 
 Handler = Callable[[Request], Awaitable[None]]

@@ -2,17 +2,158 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import ssl as ssl_module
+from collections import deque
+from typing import Final
+
 from knlocal.clock import Clock
+from knlocal.gateway.deadlines import DeadlineBook
+from knlocal.gateway.http1_upstream import Http1Upstream
+from knlocal.gateway.upstream import Endpoint, Exchange, NotSent
+
+CONNECT_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 60.0
+MAX_IDLE: Final = 256
+"""Idle connections kept per upstream."""
+_PROBE_AFTER: Final = 0.5
+"""Idle seconds after which a connection is looked at before it is used again."""
 
 
 class Pool:
     """Keep-alive connections per upstream address. One per daemon, shared by all handlers."""
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self.clock = clock
+        self.deadlines = DeadlineBook(clock)
+        self._idle: dict[Endpoint, deque[Http1Upstream]] = {}
+        self._open: dict[Endpoint, set[Http1Upstream]] = {}
+        self._sweeper = self.deadlines.of(IDLE_SECONDS)
+        self._sweep: int = 0
+        self._tls: ssl_module.SSLContext | None = None
+        self._closed = False
+
+    def idle(self, endpoint: Endpoint) -> Exchange | None:
+        """A kept connection that still stands, or None."""
+        waiting = self._idle.get(endpoint)
+        while waiting:
+            connection = waiting.pop()
+            if connection.lost or connection.transport.is_closing():
+                continue
+            if (
+                self.clock.monotonic() - connection.idle_since > _PROBE_AFTER
+                and not _stands(connection.transport)
+            ):
+                connection.transport.abort()
+                continue
+            return connection
+        return None
+
+    async def connect(self, endpoint: Endpoint, seconds: float = CONNECT_SECONDS) -> Exchange:
+        """A new connection. NotSent, with the reason, when there is none within `seconds`."""
+        loop = asyncio.get_running_loop()
+
+        def make() -> Http1Upstream:
+            return Http1Upstream(give_back)
+
+        def give_back(connection: Http1Upstream) -> None:
+            self._keep(endpoint, connection)
+
+        try:
+            async with self.clock.timeout(seconds):
+                _, connection = await loop.create_connection(
+                    make,
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=self._client_tls() if endpoint.tls else None,
+                    server_hostname=endpoint.tls or None,
+                )
+        except TimeoutError:
+            raise NotSent(f"{endpoint} did not accept a connection within {seconds:g} s") from None
+        except OSError as error:
+            raise NotSent(f"cannot connect to {endpoint}: {_reason(error)}") from error
+        opened = self._open.setdefault(endpoint, set())
+        opened.add(connection)
+        if len(opened) > 2 * MAX_IDLE:
+            self._open[endpoint] = {one for one in opened if not one.lost}
+        return connection
 
     def close_endpoint(self, host: str, port: int | None = None) -> None:
         """Close every connection to an address whose pod is gone (all its ports when None)."""
+        for endpoint in [
+            known for known in self._open if known.host == host and port in (None, known.port)
+        ]:
+            self._idle.pop(endpoint, None)
+            for connection in self._open.pop(endpoint):
+                if not connection.lost:
+                    connection.transport.abort()
 
     async def close(self) -> None:
         """Close everything."""
+        self._closed = True
+        self.deadlines.close()
+        for endpoint in list(self._open):
+            self.close_endpoint(endpoint.host, endpoint.port)
+        await asyncio.sleep(0)
+
+    def _keep(self, endpoint: Endpoint, connection: Http1Upstream) -> None:
+        if self._closed or endpoint not in self._open:
+            connection.transport.close()
+            return
+        waiting = self._idle.get(endpoint)
+        if waiting is None:
+            waiting = self._idle[endpoint] = deque()
+        connection.idle_since = self.clock.monotonic()
+        waiting.append(connection)
+        if len(waiting) > MAX_IDLE:
+            waiting.popleft().transport.close()
+        if not self._sweep:
+            self._sweep = self._sweeper.add(self._drop_idle)
+
+    def _drop_idle(self) -> None:
+        """Close what was not used for `IDLE_SECONDS`; look again while something is kept."""
+        self._sweep = 0
+        oldest = self.clock.monotonic() - IDLE_SECONDS + 1.0
+        for endpoint, waiting in list(self._idle.items()):
+            while waiting and (waiting[0].idle_since < oldest or waiting[0].lost):
+                waiting.popleft().transport.close()
+            opened = {one for one in self._open.get(endpoint, ()) if not one.lost}
+            if not waiting:
+                del self._idle[endpoint]
+            self._open[endpoint] = opened
+            if not opened:
+                del self._open[endpoint]
+        if self._idle:
+            self._sweep = self._sweeper.add(self._drop_idle)
+
+    def _client_tls(self) -> ssl_module.SSLContext:
+        if self._tls is None:
+            self._tls = ssl_module.create_default_context()
+        return self._tls
+
+
+def _stands(transport: asyncio.Transport) -> bool:
+    """False when the peer has closed and the event loop has not got round to saying so."""
+    sock = transport.get_extra_info("socket")
+    try:
+        fileno = sock.fileno()
+        with socket.socket(fileno=fileno) as peek:
+            try:
+                peek.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            finally:
+                peek.detach()
+    except BlockingIOError:
+        return True
+    except (OSError, AttributeError):
+        return False
+    # Closed (b""), or bytes nobody asked for.
+    return False
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the name does not resolve"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return error.strerror or str(error)

@@ -1,18 +1,30 @@
-"""The front door: listeners, and one request handed to the handler of its host."""
+"""The front door: listeners, and each request handed to the handler of its host."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl as ssl_module
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from knlocal.clock import Clock
-from knlocal.gateway.http import Exposure
+from knlocal.gateway.deadlines import DeadlineBook
+from knlocal.gateway.http import BodyTooLarge, ClientGone, Exposure, Request
+from knlocal.gateway.http1_server import Limits, ServerContext
 from knlocal.gateway.routes import RouteTable
+from knlocal.gateway.sniff import Sniffer
+from knlocal.gateway.upstream import NotSent, UpstreamError
+
+log = logging.getLogger(__name__)
+
+_PLAIN: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 
 
 class Address(NamedTuple):
+    """Where a listener listens."""
+
     host: str
     port: int
 
@@ -30,23 +42,30 @@ class RequestRecord:
     status: int
     """0 when the client left before an answer."""
     seconds: float
-    bytes_in: int
     bytes_out: int
     error: str
+    """Why the handler failed, "" when it did not."""
 
 
 class Gateway:
-    """Listeners in front of a route table."""
+    """Listeners in front of a route table.
+
+    `journal_hook` is called after every request, on the event loop; it must be quick.
+    """
 
     def __init__(
         self,
         routes: RouteTable,
         clock: Clock,
         journal_hook: Callable[[RequestRecord], None] | None = None,
+        limits: Limits = Limits(),
     ) -> None:
         self.routes = routes
         self.clock = clock
         self.journal_hook = journal_hook
+        self._limits = limits
+        self._deadlines = DeadlineBook(clock)
+        self._listeners: list[tuple[asyncio.Server, ServerContext]] = []
 
     async def listen(
         self,
@@ -56,7 +75,112 @@ class Gateway:
         ssl: ssl_module.SSLContext | None = None,
     ) -> Address:
         """Open a listener (port 0 picks one). OSError when the address cannot be bound."""
-        raise NotImplementedError
+        context = ServerContext(
+            self.handle, exposure, "https" if ssl else "http", self._deadlines, self._limits
+        )
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Sniffer(context),
+            host,
+            port,
+            ssl=ssl,
+            backlog=1024,
+            **({"ssl_handshake_timeout": self._limits.head} if ssl else {}),
+        )
+        self._listeners.append((server, context))
+        bound = server.sockets[0].getsockname()
+        return Address(bound[0], bound[1])
 
     async def close(self, grace: float = 0.0) -> None:
         """Stop accepting, let requests finish for `grace` seconds, then cut the rest."""
+        for server, context in self._listeners:
+            server.close()
+            for connection in list(context.connections):
+                connection.shut()
+        until = self.clock.monotonic() + grace
+        while self._busy() and self.clock.monotonic() < until:
+            await self.clock.sleep(0.02)
+        for _, context in self._listeners:
+            for connection in list(context.connections):
+                connection.abort()
+        # Let the cancelled handlers run to their end.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self._listeners.clear()
+        self._deadlines.close()
+
+    async def handle(self, request: Request) -> None:
+        """Answer a request, whatever brought it here (a listener or the in-process client)."""
+        if self.journal_hook is None:
+            await self._answer(request)
+            return
+        began = self.clock.monotonic()
+        error = ""
+        try:
+            error = await self._answer(request)
+        finally:
+            self.journal_hook(
+                RequestRecord(
+                    request.method,
+                    request.host,
+                    request.target,
+                    request.protocol,
+                    request.exposure,
+                    request.peer,
+                    request.answer_status,
+                    self.clock.monotonic() - began,
+                    request.answer_bytes,
+                    error,
+                )
+            )
+
+    async def _answer(self, request: Request) -> str:
+        """Why the handler failed, "" when it did not."""
+        route = self.routes.find(request.host, request.exposure)
+        if route is None:
+            await request.respond(404, _PLAIN, self._unknown(request))
+            return ""
+        try:
+            await route.handler(request)
+        except ClientGone:
+            raise
+        except BodyTooLarge:
+            return await _fail(request, 413, "the request body is too large")
+        except (NotSent, UpstreamError) as error:
+            return await _fail(request, 502, str(error))
+        except Exception as error:
+            log.exception("the handler for %s failed", request.host)
+            return await _fail(request, 500, "internal error", f"{type(error).__name__}: {error}")
+        if not request.finished:
+            log.error("the handler for %s left a request unanswered", request.host)
+            return await _fail(request, 500, "internal error", "no answer")
+        return ""
+
+    def _busy(self) -> bool:
+        return any(
+            connection.busy
+            for _, context in self._listeners
+            for connection in context.connections
+        )
+
+    def _unknown(self, request: Request) -> str:
+        if not request.host:
+            return "404: the request names no host; knlocal routes by the Host header\n"
+        lines = [f"404: no service answers for {request.host!r} here"]
+        near = self.routes.similar(request.host, request.exposure)
+        if near:
+            lines.append("Hosts like it: " + ", ".join(near))
+        elif self.routes.hosts(request.exposure):
+            lines.append("`knlocal get ksvc,routes,domainmappings` lists what is served")
+        else:
+            lines.append("Nothing is served yet: `knlocal get ksvc` shows what is starting")
+        return "\n".join(lines) + "\n"
+
+
+async def _fail(request: Request, status: int, message: str, detail: str = "") -> str:
+    if request.finished:
+        pass
+    elif request.started:
+        request.abort()
+    else:
+        await request.respond(status, _PLAIN, message + "\n")
+    return detail or message

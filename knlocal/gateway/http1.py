@@ -1,0 +1,359 @@
+"""HTTP/1 heads and bodies as bytes: strict for requests (RFC 9112), forgiving for answers.
+
+Whatever two readers could understand differently is refused, because a gateway that guesses is how
+requests are smuggled: both Content-Length and Transfer-Encoding, folded lines, bare line feeds,
+spaces before a colon, control bytes.
+
+Python's own string methods do the work: on heads of usual size this is as fast as httptools (whose
+callbacks cost about what they save; see benchmarks/README.md) and all of the rules are here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from multidict import CIMultiDict, istr
+
+MAX_REQUEST_LINE: Final = 32 * 1024
+MAX_HEAD: Final = 64 * 1024
+"""Envoy's order of magnitude (60 KiB); larger ones are answered 431 (414 for the request line)."""
+MAX_CHUNK_LINE: Final = 4 * 1024
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
+
+CONTENT_LENGTH: Final = istr("Content-Length")
+TRANSFER_ENCODING: Final = istr("Transfer-Encoding")
+CONNECTION: Final = istr("Connection")
+HOST: Final = istr("Host")
+EXPECT: Final = istr("Expect")
+UPGRADE: Final = istr("Upgrade")
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) (HTTP/\d\.\d)")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) +(\d{3})(?: +([^\r\n]*)| *)")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::(\d{0,5}))?")
+_ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_ANSWER_END = re.compile(rb"\r?\n\r?\n")
+_FOLD = re.compile(rb"\r?\n[ \t]+")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_DIGITS = re.compile(r"\d{1,18}", re.ASCII)
+# All that may stand in a head: the rest (control bytes) must vanish when these are deleted.
+_ALLOWED = bytes(b for b in range(256) if b in (9, 10, 13) or (b >= 32 and b != 127))
+# Names that proved to be tokens before: a set look-up is cheaper than a match. Bounded.
+_KNOWN_NAMES: set[str] = set()
+
+
+class BadMessage(Exception):
+    """What was received is not acceptable HTTP. `status` is the answer to the client."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RequestHead(NamedTuple):
+    method: str
+    target: str
+    """Origin form, or "*"."""
+    version: str
+    headers: CIMultiDict[str]
+    authority: str
+    host: str
+    length: int
+    """Bytes of body; CHUNKED."""
+    absolute: bool
+    """The target came in absolute form: the client takes us for its proxy."""
+
+
+class ResponseHead(NamedTuple):
+    status: int
+    reason: str
+    headers: CIMultiDict[str]
+    length: int
+    """Bytes of body; CHUNKED; UNTIL_CLOSE."""
+    keep_alive: bool
+
+
+def check_unfinished_head(buffer: bytes) -> None:
+    """Refuse what can no longer become a good request head, however it goes on."""
+    if len(buffer) > MAX_REQUEST_LINE and b"\n" not in buffer[:MAX_REQUEST_LINE]:
+        raise BadMessage(414, f"the request line is longer than {MAX_REQUEST_LINE} bytes")
+    if len(buffer) > MAX_HEAD:
+        raise BadMessage(431, f"the request headers are larger than {MAX_HEAD} bytes")
+    if _BARE_LF.search(buffer):
+        raise BadMessage(400, "a line ends without a carriage return")
+
+
+def parse_request_head(head: bytes) -> RequestHead:
+    """`head` is everything before the empty line, without its CRLFCRLF."""
+    if len(head) > MAX_REQUEST_LINE:
+        check_unfinished_head(head)
+    lines = _lines(head)
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if match is None:
+        raise BadMessage(400, "malformed request line")
+    method, target, version = match.groups()
+    if version != "HTTP/1.1":
+        if version[5] != "1":
+            raise BadMessage(505, f"{version} is not spoken here; HTTP/1.1 and HTTP/2 are")
+        if version != "HTTP/1.0":
+            version = "HTTP/1.1"
+    headers = _fields(lines)
+    authority, host = _authority(headers, version)
+    absolute = False
+    if target[0] != "/":
+        target, authority, host, absolute = _other_form(method, target, authority, host)
+    return RequestHead(
+        method,
+        target,
+        version,
+        headers,
+        authority,
+        host,
+        _request_length(headers, version),
+        absolute,
+    )
+
+
+def parse_response_head(data: bytes, method: str) -> tuple[ResponseHead, bytes] | None:
+    """The head at the start of `data` and what follows it; None when it is not complete yet."""
+    head, found, rest = data.partition(b"\r\n\r\n")
+    if not found:
+        end = _ANSWER_END.search(data)
+        if end is None:
+            if len(data) > 4 * MAX_HEAD:
+                raise BadMessage(502, "the response headers are too large")
+            return None
+        head, rest = data[: end.start()], data[end.end() :]
+    try:
+        lines = _lines(head)
+        headers = _fields(lines)
+    except BadMessage:
+        # Folded lines and bare line feeds are known from old servers, and harmless in an answer.
+        lines = _lines(_FOLD.sub(b" ", head).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+        headers = _fields(lines)
+    match = _STATUS_LINE.fullmatch(lines[0])
+    if match is None:
+        raise BadMessage(502, "malformed status line")
+    minor, code, reason = match.groups()
+    status = int(code)
+    connection = headers.get(CONNECTION)
+    if connection is None:
+        keep_alive = minor == "1"
+    else:
+        options = tokens(connection)
+        keep_alive = "close" not in options and (minor == "1" or "keep-alive" in options)
+    length = _response_length(headers, status, method)
+    if length == UNTIL_CLOSE or (length == CHUNKED and CONTENT_LENGTH in headers):
+        keep_alive = False
+    return ResponseHead(status, reason or "", headers, length, keep_alive), rest
+
+
+def tokens(value: str) -> set[str]:
+    """The members of a comma-separated list, lower case."""
+    return {part.strip().lower() for part in value.split(",")}
+
+
+def split_host(authority: str) -> str | None:
+    """The lower-case host of "host:port", without a trailing dot; None when it is malformed."""
+    match = _HOST.fullmatch(authority)
+    if match is None:
+        return None
+    return match[1].lower().removesuffix(".")
+
+
+def encode_head(lines: list[str]) -> bytes:
+    """Bytes of a head from its lines (each without CRLF), with the empty line."""
+    text = "\r\n".join(lines) + "\r\n\r\n"
+    if text.count("\n") != len(lines) + 1 or text.count("\r") != len(lines) + 1:
+        raise ValueError("a header contains a line break")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _lines(head: bytes) -> list[str]:
+    lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    breaks = len(lines) - 1
+    if head.translate(None, _ALLOWED):
+        raise BadMessage(400, "a header contains control bytes")
+    if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+        raise BadMessage(400, "a header contains a bare CR or LF")
+    return lines
+
+
+def _fields(lines: list[str], first: int = 1) -> CIMultiDict[str]:
+    pairs = []
+    for line in lines[first:] if first else lines:
+        name, colon, value = line.partition(":")
+        if name not in _KNOWN_NAMES:
+            _check_name(name)
+        if not colon:
+            raise BadMessage(400, f"header line without a colon: {name[:60]!r}")
+        pairs.append((name, value.strip(" \t")))
+    return CIMultiDict(pairs)
+
+
+def _check_name(name: str) -> None:
+    if name[:1] in (" ", "\t"):
+        raise BadMessage(400, "folded header lines are not accepted")
+    if not _TOKEN.fullmatch(name):
+        raise BadMessage(400, f"malformed header name: {name[:60]!r}")
+    if len(_KNOWN_NAMES) < 2048 and len(name) < 64:
+        _KNOWN_NAMES.add(name)
+
+
+def _authority(headers: CIMultiDict[str], version: str) -> tuple[str, str]:
+    hosts = headers.getall(HOST, ())
+    if len(hosts) == 1:
+        authority = hosts[0]
+        host = split_host(authority)
+        if host is None:
+            raise BadMessage(400, f"malformed Host header: {authority[:100]!r}")
+        return authority, host
+    if hosts:
+        raise BadMessage(400, "more than one Host header")
+    if version != "HTTP/1.0":
+        raise BadMessage(400, "the Host header is missing")
+    return "", ""
+
+
+def _other_form(
+    method: str, target: str, authority: str, host: str
+) -> tuple[str, str, str, bool]:
+    """Absolute form (RFC 9112 3.2.2: its authority replaces Host) and "*"."""
+    if target == "*" and method == "OPTIONS":
+        return target, authority, host, False
+    match = _ABSOLUTE.fullmatch(target)
+    if match is not None:
+        named = split_host(match[2])
+        if named is None:
+            raise BadMessage(400, f"malformed authority in the target: {match[2][:100]!r}")
+        rest = match[3].partition("#")[0]
+        return rest if rest.startswith("/") else "/" + rest, match[2], named, True
+    if method == "CONNECT":
+        raise BadMessage(405, "CONNECT is not offered here: use the plain http:// address")
+    raise BadMessage(400, "malformed request target")
+
+
+def _request_length(headers: CIMultiDict[str], version: str) -> int:
+    if TRANSFER_ENCODING in headers:
+        if CONTENT_LENGTH in headers:
+            raise BadMessage(400, "both Content-Length and Transfer-Encoding are present")
+        if version == "HTTP/1.0":
+            raise BadMessage(400, "Transfer-Encoding is not part of HTTP/1.0")
+        if ",".join(headers.getall(TRANSFER_ENCODING)).strip().lower() != "chunked":
+            raise BadMessage(501, "the only Transfer-Encoding known here is chunked")
+        return CHUNKED
+    if CONTENT_LENGTH not in headers:
+        return 0
+    return _content_length(headers, 400)
+
+
+def _response_length(headers: CIMultiDict[str], status: int, method: str) -> int:
+    if method == "HEAD" or status < 200 or status == 204 or status == 304:
+        return 0
+    if TRANSFER_ENCODING in headers:
+        coding = ",".join(headers.getall(TRANSFER_ENCODING)).strip().lower()
+        if coding == "chunked":
+            return CHUNKED
+        if coding != "identity":
+            raise BadMessage(502, f"unknown Transfer-Encoding {coding[:40]!r}")
+    if CONTENT_LENGTH not in headers:
+        return UNTIL_CLOSE
+    return _content_length(headers, 502)
+
+
+def _content_length(headers: CIMultiDict[str], status: int) -> int:
+    values = headers.getall(CONTENT_LENGTH)
+    value = values[0]
+    if len(values) > 1 or "," in value:
+        distinct = {part.strip() for one in values for part in one.split(",")}
+        if len(distinct) != 1:
+            raise BadMessage(status, "Content-Length headers differ")
+        value = distinct.pop()
+        headers[CONTENT_LENGTH] = value
+    if not _DIGITS.fullmatch(value):
+        raise BadMessage(status, f"malformed Content-Length {value[:40]!r}")
+    return int(value)
+
+
+class ChunkedDecoder:
+    """Takes bytes of a chunked body, gives back its data; `done` once the trailers are in."""
+
+    __slots__ = ("_buffer", "_left", "_state", "done", "rest", "trailers")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._state = "size"
+        self._left = 0
+        self.done = False
+        self.rest = b""
+        """What follows the body, once `done`."""
+        self.trailers: CIMultiDict[str] | None = None
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Raises BadMessage (400) when the framing is broken."""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        pieces = []
+        position = 0
+        while True:
+            if self._state == "data":
+                piece = data[position : position + self._left]
+                if piece:
+                    pieces.append(piece)
+                    position += len(piece)
+                    self._left -= len(piece)
+                if self._left:
+                    return pieces
+                self._state = "end"
+            if self._state == "end":
+                if len(data) - position < 2:
+                    self._buffer = data[position:]
+                    return pieces
+                if data[position : position + 2] != b"\r\n":
+                    raise BadMessage(400, "a chunk is longer than its size says")
+                position += 2
+                self._state = "size"
+            if self._state == "size":
+                end = data.find(b"\r\n", position)
+                if end < 0 or end - position > MAX_CHUNK_LINE:
+                    return self._wait(data[position:], pieces)
+                match = _CHUNK_LINE.fullmatch(data, position, end)
+                if match is None:
+                    raise BadMessage(400, "malformed chunk size")
+                self._left = int(match[1], 16)
+                position = end + 2
+                self._state = "data" if self._left else "trailers"
+            if self._state == "trailers":
+                self._trailers(data[position:])
+                return pieces
+
+    def _wait(self, line: bytes, pieces: list[bytes]) -> list[bytes]:
+        if len(line) > MAX_CHUNK_LINE or b"\n" in line:
+            raise BadMessage(400, "malformed chunk size")
+        self._buffer = line
+        return pieces
+
+    def _trailers(self, data: bytes) -> None:
+        if data[:2] == b"\r\n":
+            self.rest = data[2:]
+            self.done = True
+            return
+        head, found, rest = data.partition(b"\r\n\r\n")
+        if not found:
+            if len(data) > MAX_HEAD:
+                raise BadMessage(431, "the trailers are too large")
+            if _BARE_LF.search(data):
+                raise BadMessage(400, "a trailer line ends without a carriage return")
+            self._buffer = data
+            return
+        trailers = _fields(_lines(head), 0)
+        for name in (CONTENT_LENGTH, TRANSFER_ENCODING, HOST):
+            if name in trailers:
+                raise BadMessage(400, f"{name} is not allowed as a trailer")
+        self.trailers = trailers
+        self.rest = rest
+        self.done = True

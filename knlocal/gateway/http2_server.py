@@ -1,0 +1,4 @@
+"""stub"""
+import asyncio
+class Http2Connection(asyncio.Protocol):
+    def __init__(self, context: object) -> None: ...
