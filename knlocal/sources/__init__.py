@@ -1,1 +1,5 @@
-"""Event sources: one file per kind."""
+"""Event sources: one file per kind, `feature.Sources` builds them all."""
+
+from knlocal.sources.feature import Sources
+
+__all__ = ["Sources"]
