@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from knlocal.resources.structural import Finding
+
 CURRENT_FIELD = ""
 
 
@@ -95,6 +97,32 @@ class FieldErrors:
             for (message, details), paths in merged.items()
         ]
         return sorted(errors, key=lambda e: (e.paths, e.message, e.details))
+
+
+#: How a Kubernetes message begins, and the reason that its `Status` cause then carries.
+_REASONS = {
+    "Required value": "FieldValueRequired",
+    "Duplicate value": "FieldValueDuplicate",
+    "Unsupported value": "FieldValueNotSupported",
+    "Not found": "FieldValueNotFound",
+    "Forbidden": "FieldValueForbidden",
+    "Too long": "FieldValueTooLong",
+    "Too many": "FieldValueTooMany",
+}
+
+
+def findings(errors: FieldErrors) -> list[Finding]:
+    """The errors as Kubernetes' own API shows them, one per path, for kinds without a webhook."""
+    return [
+        Finding(
+            path,
+            f"{item.message}: {item.details}" if item.details else item.message,
+            _REASONS.get(item.message.partition(":")[0], "FieldValueInvalid"),
+        )
+        for item in errors
+        if not item.warning
+        for path in item.paths
+    ]
 
 
 def _one(message: str, paths: Iterable[str], details: str = "") -> FieldErrors:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knlocal.clock import Clock
-from knlocal.resources import schema
+from knlocal.resources import names, schema
 from knlocal.resources.base import (
     GroupKind,
     Key,
@@ -28,8 +28,10 @@ from knlocal.resources.base import (
     key_of,
     timestamp,
 )
+from knlocal.resources.field_errors import findings
 from knlocal.resources.kinds import AdmissionContext, Kind, KindRegistry
-from knlocal.resources.names import generate_name
+from knlocal.resources.names import check_metadata, generate_name
+from knlocal.resources.schema import Finding
 from knlocal.resources.status import (
     AlreadyExists,
     BadRequest,
@@ -224,15 +226,14 @@ class Store:
         self._check_namespace(kind, metadata)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = self._generated_name(kind, metadata)
+        # Some defaults speak of the uid (a Job's selector), so it is there before they are made.
+        metadata["uid"] = str(uuid.uuid4())
         self._admit("CREATE", kind, obj, None, options)
-        if not metadata.get("name"):
-            raise self._invalid(kind, obj, "Required value: name or generateName is required")
         if self.find_key(key_of(obj)) is not None:
             raise AlreadyExists(
                 f'{kind.resource} "{metadata["name"]}" already exists',
                 group=kind.group, kind=kind.plural, name=metadata["name"],
             )  # fmt: skip
-        metadata["uid"] = str(uuid.uuid4())
         metadata["creationTimestamp"] = timestamp(self.clock.now())
         if self._counts_generations(kind):
             metadata["generation"] = 1
@@ -389,9 +390,7 @@ class Store:
         return stored, obj
 
     def _check_fields(self, kind: Kind, obj: Obj, options: WriteOptions) -> None:
-        wrong = schema.check_types(obj, kind.schema)
-        if wrong:
-            raise self._invalid(kind, obj, *(str(finding) for finding in wrong))
+        # Nulls count as absent (Go clients send `creationTimestamp: null`), so pruning comes first.
         unknown = schema.prune(obj, kind.schema)
         if unknown and options.field_validation == "Strict":
             said = ", ".join(f'unknown field "{path}"' for path in unknown)
@@ -401,6 +400,9 @@ class Store:
             )
         if options.field_validation == "Warn":
             options.warnings += [f'unknown field "{path}"' for path in unknown]
+        wrong = schema.check_types(obj, kind.schema)
+        if wrong:
+            raise self._invalid(kind, obj, wrong)
 
     def _admit(
         self,
@@ -421,6 +423,10 @@ class Store:
         request = AdmissionRequest(operation, kind, obj, old, options)
         for hook in self.admission:
             hook(request)
+        if not leaving and _checkable(obj) != _checkable(old):
+            wrong = names.check_metadata(obj, kind.group_kind)
+            if wrong:
+                raise self._invalid(kind, obj, wrong)
         if kind.validate and not leaving:
             errors = kind.validate(obj, context)
             options.warnings += errors.warnings()
@@ -430,7 +436,9 @@ class Store:
                     f"validation failed: {errors}"
                 )
             if errors:
-                raise self._invalid(kind, obj, *(str(item) for item in errors))
+                raise self._invalid(kind, obj, findings(errors))
+        if not leaving and (wrong := check_metadata(obj, kind.group_kind)):
+            raise self._invalid(kind, obj, wrong)
 
     def _commit(self, event: EventType, key: Key, obj: Obj, old: Obj | None) -> Obj:
         self.version += 1
@@ -614,18 +622,26 @@ class Store:
         )  # fmt: skip
 
     @staticmethod
-    def _invalid(kind: Kind, obj: Obj, *problems: str) -> Invalid:
+    def _invalid(kind: Kind, obj: Obj, problems: Sequence[Finding]) -> Invalid:
         name = (obj.get("metadata") or {}).get("name") or ""
         resource = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
-        text = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+        said = [str(problem) for problem in problems]
+        text = said[0] if len(said) == 1 else f"[{', '.join(said)}]"
         causes = [
-            {"reason": "FieldValueInvalid", "message": p, "field": p.partition(":")[0]}
-            for p in problems
+            {"reason": problem.reason, "message": problem.message, "field": problem.path}
+            for problem in problems
         ]
         return Invalid(
             f'{resource} "{name}" is invalid: {text}',
             group=kind.group, kind=kind.kind, name=name, causes=causes,
         )  # fmt: skip
+
+
+def _checkable(obj: Obj | None) -> Any:
+    """The part of metadata that clients write: looked at again only when it changed."""
+    fields = ("name", "generateName", "labels", "annotations", "ownerReferences")
+    metadata = (obj or {}).get("metadata") or {}
+    return obj and [metadata.get(field) for field in fields]
 
 
 def _spec_changed(kind: Kind, old: Obj, new: Obj) -> bool:

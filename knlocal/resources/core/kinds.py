@@ -33,14 +33,13 @@ def _kind(
         group, version, kind, plural, definition(prefix + kind),
         namespaced=namespaced, short_names=short_names, categories=categories,
         has_status=status, has_scale=scale, is_custom=False,
-        default=default, validate=validation.with_metadata(validate),
+        default=default, validate=validate,
     )  # fmt: skip
 
 
 def _core() -> list[Kind]:
     return [
-        _kind("v1", "Namespace", "namespaces", CORE, "ns", namespaced=False, status=True,
-              validate=validation.namespace),
+        _kind("v1", "Namespace", "namespaces", CORE, "ns", namespaced=False, status=True),
         _kind("v1", "ConfigMap", "configmaps", CORE, "cm", validate=validation.config_map),
         _kind("v1", "Secret", "secrets", CORE, default=defaults.secret, validate=validation.secret),
         _kind("v1", "ServiceAccount", "serviceaccounts", CORE, "sa"),

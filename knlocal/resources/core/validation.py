@@ -15,7 +15,6 @@ from typing import Any
 import orjson
 
 from knlocal.resources.base import Obj
-from knlocal.resources.core.metadata import check_metadata
 from knlocal.resources.core.pod_validation import pod_spec, pod_update
 from knlocal.resources.core.words import (
     Errors,
@@ -27,26 +26,10 @@ from knlocal.resources.core.words import (
     too_long,
 )
 from knlocal.resources.field_errors import FieldErrors
-from knlocal.resources.kinds import AdmissionContext, Validator
+from knlocal.resources.kinds import AdmissionContext
 
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _MOST_DATA = 1024 * 1024
-
-
-def with_metadata(validate: Validator | None) -> Validator:
-    """Every object's metadata is checked, whatever else its kind asks for."""
-
-    def check(obj: Obj, context: AdmissionContext) -> FieldErrors:
-        errors = FieldErrors(check_metadata(obj))
-        if validate is not None:
-            errors.also(validate(obj, context))
-        return errors
-
-    return check
-
-
-def namespace(obj: Obj, context: AdmissionContext) -> FieldErrors:
-    return FieldErrors()
 
 
 def config_map(obj: Obj, context: AdmissionContext) -> FieldErrors:
@@ -132,14 +115,6 @@ def service(obj: Obj, context: AdmissionContext) -> FieldErrors:
     elif not ports and spec.get("clusterIP") != "None":
         errors.append(required("spec.ports"))
     errors += _ports(ports)
-    name = (obj.get("metadata") or {}).get("name") or ""
-    if context.is_create and not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
-        errors.append(invalid(
-            "metadata.name", name,
-            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start "
-            "with an alphabetic character, and end with an alphanumeric character (e.g. "
-            "'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
-        ))  # fmt: skip
     return FieldErrors(errors)
 
 
