@@ -1,0 +1,330 @@
+"""Turns the tables of `knlocal.toml` into the objects that YAML would make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from knlocal.project import envfile
+from knlocal.project.eventing_objects import eventing_objects
+from knlocal.project.manifests import Manifest
+from knlocal.project.settings import (
+    Container,
+    Probe,
+    Scale,
+    Service,
+    Settings,
+    TrafficTarget,
+    Volume,
+)
+from knlocal.resources import duration
+from knlocal.resources.base import Obj
+
+SERVING = "serving.knative.dev/v1"
+AUTOSCALING = "autoscaling.knative.dev"
+
+#: Annotations of knlocal's own, on revision templates.
+IDLE = "knlocal.dev/idle"
+RUN = "knlocal.dev/run"
+SNAPSHOT = "knlocal.dev/snapshot"
+
+#: Those never leave the machine.
+PRIVATE_PREFIX = "knlocal.dev/"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a container with `source` or `run` became: an image, and how processes run it."""
+
+    image: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """For the revision template (knlocal.dev/run, knlocal.dev/snapshot)."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Defaults that the service's own env overrides (`run.envs` of a func.yaml)."""
+    command: tuple[str, ...] = ()
+    """Replaces the image's, when the service gives none."""
+
+
+Origins = Mapping[tuple[str, str], Origin]
+"""By service and container name ("" is the main container)."""
+
+FILE = "knlocal.toml"
+
+
+def manifests(settings: Settings, origins: Origins | None = None) -> list[Manifest]:
+    """All objects of the project file, in the order in which they should be applied."""
+    origins = origins or {}
+    found = [Manifest(obj, f"{FILE} [{where}]") for where, obj in config_maps(settings)]
+    for name, service in settings.services.items():
+        where = f"{FILE} [services.{name}]"
+        found.append(Manifest(service_object(settings, name, service, origins), where))
+        found += [Manifest(obj, where) for obj in _domains(settings, name, service)]
+    found += [Manifest(obj, f"{FILE} [{where}]") for where, obj in eventing_objects(settings)]
+    return found
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+#: `[settings.NAME]` → ConfigMap, where that is not config-NAME of knative-serving.
+_EVENTING = "eventing-"
+_EVENTING_NAMES = {
+    "br-defaults": "config-br-defaults",
+    "br-default-channel": "config-br-default-channel",
+    "ping-defaults": "config-ping-defaults",
+    "sugar": "config-sugar",
+    "default-channel": "default-ch-webhook",
+}
+
+
+def config_map_name(word: str) -> tuple[str, str]:
+    """Namespace and name of the ConfigMap that `[settings.WORD]` means."""
+    if word in _EVENTING_NAMES:
+        return "knative-eventing", _EVENTING_NAMES[word]
+    if word.startswith(_EVENTING):
+        return "knative-eventing", f"config-{word.removeprefix(_EVENTING)}"
+    return "knative-serving", f"config-{word}"
+
+
+def config_maps(settings: Settings) -> Iterator[tuple[str, Obj]]:
+    for word, data in settings.settings.items():
+        namespace, name = config_map_name(word)
+        yield (
+            f"settings.{word}",
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": name, "namespace": namespace},
+                "data": dict(data),
+            },
+        )
+
+
+# -- services -------------------------------------------------------------------------------------
+
+
+def service_object(settings: Settings, name: str, service: Service, origins: Origins) -> Obj:
+    """`[services.NAME]` as a Service of serving.knative.dev/v1."""
+    spec: Obj = {"containers": []}
+    annotations = _scale_annotations(service.scale) | dict(service.template_annotations)
+    main = origins.get((name, ""))
+    if main:
+        annotations |= main.annotations
+    spec["containers"].append(_container(settings, "", service, main))
+    volumes = _volumes("", service)
+    for key, container in service.containers.items():
+        spec["containers"].append(_container(settings, key, container, origins.get((name, key))))
+        volumes += _volumes(key, container)
+    if service.containers:
+        # With several containers the one that serves must say its port.
+        spec["containers"][0].setdefault("ports", [{"containerPort": 8080}])
+        spec["containers"][0]["name"] = "user-container"
+    for key, container in service.init.items():
+        spec.setdefault("initContainers", []).append(
+            _container(settings, key, container, origins.get((name, f"init:{key}")))
+        )
+        volumes += _volumes(f"init-{key}", container)
+    if volumes:
+        spec["volumes"] = volumes
+    if service.scale.concurrency is not None:
+        spec["containerConcurrency"] = service.scale.concurrency
+    if service.timeout is not None:
+        spec["timeoutSeconds"] = round(duration.parse(service.timeout))
+    if service.service_account:
+        spec["serviceAccountName"] = service.service_account
+    if service.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in service.pull_secrets]
+
+    template: Obj = {"spec": spec}
+    metadata = {
+        **({"name": service.revision} if service.revision else {}),
+        **({"annotations": annotations} if annotations else {}),
+    }
+    if metadata:
+        template = {"metadata": metadata, **template}
+    labels = dict(service.labels)
+    if service.visibility == "cluster-local":
+        labels["networking.knative.dev/visibility"] = "cluster-local"
+    return {
+        "apiVersion": SERVING,
+        "kind": "Service",
+        "metadata": _metadata(
+            name, service.namespace or settings.project.namespace, labels, service.annotations
+        ),
+        "spec": {
+            "template": template,
+            **({"traffic": [_target(t) for t in service.traffic]} if service.traffic else {}),
+        },
+    }
+
+
+def _metadata(
+    name: str, namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str]
+) -> Obj:
+    metadata: Obj = {"name": name, "namespace": namespace}
+    if labels:
+        metadata["labels"] = dict(labels)
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    return metadata
+
+
+def _container(settings: Settings, name: str, table: Container, origin: Origin | None) -> Obj:
+    env = dict(origin.env) if origin else {}
+    for file in table.env_file:
+        env |= envfile.load(settings.root / file, settings.root)
+    env |= table.env
+    image = origin.image if origin else (table.image or "")
+    container: Obj = {**({"name": name} if name else {}), "image": image}
+    command = table.command or (list(origin.command) if origin and origin.command else None)
+    optional: dict[str, Any] = {
+        "command": command,
+        "args": table.args,
+        "workingDir": table.workdir,
+        "env": [{"name": key, "value": value} for key, value in env.items()],
+        "envFrom": [_env_from(text) for text in table.env_from],
+        "resources": _resources(table),
+        "imagePullPolicy": _PULL.get(table.pull or ""),
+        "readinessProbe": _probe(table.readiness),
+        "livenessProbe": _probe(table.liveness),
+        "startupProbe": _probe(table.startup),
+        "volumeMounts": [
+            {
+                "name": _volume_name(name, at),
+                "mountPath": volume.path,
+                **({"readOnly": True} if volume.read_only else {}),
+            }
+            for at, volume in enumerate(table.volumes)
+        ],
+    }
+    if table.port is not None or table.protocol is not None:
+        port: Obj = {"containerPort": table.port or 8080}
+        if table.protocol:
+            port = {"name": table.protocol, **port}
+        container["ports"] = [port]
+    if table.user is not None:
+        container["securityContext"] = {"runAsUser": table.user}
+    return container | {key: value for key, value in optional.items() if value}
+
+
+_PULL = {"always": "Always", "missing": "IfNotPresent", "never": "Never"}
+
+
+def _env_from(text: str) -> Obj:
+    kind, _, name = text.rpartition(":")
+    return {"secretRef" if kind == "secret" else "configMapRef": {"name": name}}
+
+
+def _resources(table: Container) -> Obj:
+    limits = {key: value for key, value in (("cpu", table.cpu), ("memory", table.memory)) if value}
+    return {"limits": limits} if limits else {}
+
+
+def _probe(probe: Probe | None) -> Obj | None:
+    if probe is None:
+        return None
+    result: Obj = {}
+    port = {"port": probe.port} if probe.port is not None else {}
+    if probe.path is not None:
+        result["httpGet"] = {"path": probe.path, **port}
+    elif probe.exec is not None:
+        result["exec"] = {"command": probe.exec}
+    elif probe.grpc:
+        result["grpc"] = port
+    else:
+        result["tcpSocket"] = port
+    fields = {
+        "periodSeconds": probe.period,
+        "timeoutSeconds": probe.timeout,
+        "initialDelaySeconds": probe.delay,
+        "failureThreshold": probe.failures,
+        "successThreshold": probe.successes,
+    }
+    return result | {key: value for key, value in fields.items() if value is not None}
+
+
+def _volume_name(container: str, index: int) -> str:
+    return f"{container}-volume-{index}" if container else f"volume-{index}"
+
+
+def _volumes(container: str, table: Container) -> list[Obj]:
+    return [
+        {"name": _volume_name(container.removeprefix("init-"), at), **_volume_source(volume)}
+        for at, volume in enumerate(table.volumes)
+    ]
+
+
+def _volume_source(volume: Volume) -> Obj:
+    if volume.configmap:
+        return {"configMap": {"name": volume.configmap}}
+    if volume.secret:
+        return {"secret": {"secretName": volume.secret}}
+    if volume.claim:
+        claim = {"claimName": volume.claim}
+        return {"persistentVolumeClaim": claim | ({"readOnly": True} if volume.read_only else {})}
+    return {"emptyDir": {"medium": "Memory"} if volume.memory else {}}
+
+
+def _target(target: TrafficTarget) -> Obj:
+    result: Obj = {}
+    if target.revision == "latest":
+        result["latestRevision"] = True
+    else:
+        result |= {"revisionName": target.revision, "latestRevision": False}
+    if target.percent is not None:
+        result["percent"] = target.percent
+    if target.tag:
+        result["tag"] = target.tag
+    return result
+
+
+def _scale_annotations(scale: Scale) -> dict[str, str]:
+    autoscaler = {"kpa": "kpa.autoscaling.knative.dev", "hpa": "hpa.autoscaling.knative.dev"}
+    values: dict[str, Any] = {
+        "class": autoscaler.get(scale.autoscaler or ""),
+        "metric": scale.metric,
+        "min-scale": scale.min,
+        "max-scale": scale.max,
+        "initial-scale": scale.initial,
+        "activation-scale": scale.activation,
+        "target": scale.target,
+        "target-utilization-percentage": scale.utilization,
+        "target-burst-capacity": scale.burst,
+        "window": scale.window,
+        "panic-window-percentage": scale.panic_window,
+        "panic-threshold-percentage": scale.panic_threshold,
+        "scale-down-delay": scale.down_delay,
+        "scale-to-zero-pod-retention-period": scale.keep,
+    }
+    annotations = {
+        f"{AUTOSCALING}/{key}": _plain(value) for key, value in values.items() if value is not None
+    }
+    if scale.idle:
+        annotations[IDLE] = scale.idle
+    return annotations
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _domains(settings: Settings, name: str, service: Service) -> Iterator[Obj]:
+    namespace = service.namespace or settings.project.namespace
+    for domain in service.domains:
+        yield {
+            "apiVersion": "serving.knative.dev/v1beta1",
+            "kind": "DomainMapping",
+            "metadata": {"name": domain, "namespace": namespace},
+            "spec": {"ref": {"apiVersion": SERVING, "kind": "Service", "name": name}},
+        }
+
+
+def run_annotation(command: list[str], folder: str) -> str:
+    """The value of `knlocal.dev/run`."""
+    return json.dumps({"command": command, "dir": folder}, sort_keys=True)
+
+
+def snapshot_annotation(folder: str, target: str) -> str:
+    """The value of `knlocal.dev/snapshot`."""
+    return json.dumps({"dir": folder, "target": target}, sort_keys=True)
