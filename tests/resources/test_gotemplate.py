@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,9 @@ class Values:
     Annotations: dict[str, str] = field(default_factory=lambda: {"sub": "blue", "a/b": "x"})
     Count: int = 3
     Items: list[str] = field(default_factory=lambda: ["a", "b"])
-    Get: Any = staticmethod(lambda key: f"<{key}>")
+
+    def Get(self, key: str) -> str:
+        return f"<{key}>"
 
 
 @pytest.mark.parametrize(

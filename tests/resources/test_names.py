@@ -7,45 +7,29 @@ import pytest
 from knlocal.resources import names
 from knlocal.resources.base import GroupKind
 
+ALNUM = "and must start and end with an alphanumeric character"
+SENTENCES = {
+    "1035": "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start "
+    "with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or "
+    "'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+    "subdomain": "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric "
+    f"characters, '-' or '.', {ALNUM} (e.g. 'example.com', regex used for validation is "
+    r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    "value": "a valid label must be an empty string or consist of alphanumeric characters, '-', "
+    f"'_' or '.', {ALNUM} (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for "
+    "validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+    "fqdn": "should be a domain with at least two segments separated by dots",
+}
+
 
 @pytest.mark.parametrize(
     ("check", "value", "said"),
     [
-        (
-            names.dns1035_label,
-            "1abc",
-            (
-                "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start "
-                "with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',"
-                "  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
-            ),
-        ),
-        (
-            names.dns1123_subdomain,
-            "foo@bar.baz",
-            (
-                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, "
-                "'-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com',"
-                " regex used for validation is "
-                r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-            ),
-        ),
+        (names.dns1035_label, "1abc", SENTENCES["1035"]),
+        (names.dns1123_subdomain, "foo@bar.baz", SENTENCES["subdomain"]),
         (names.dns1123_label, "a" * 64, "must be no more than 63 bytes"),
-        (
-            names.label_value,
-            "a b",
-            (
-                "a valid label must be an empty string or consist of alphanumeric characters, '-', "
-                "'_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  "
-                "or 'my_value',  or '12345', regex used for validation is "
-                "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-            ),
-        ),
-        (
-            names.fully_qualified_domain_name,
-            "short",
-            "should be a domain with at least two segments separated by dots",
-        ),
+        (names.label_value, "a b", SENTENCES["value"]),
+        (names.fully_qualified_domain_name, "short", SENTENCES["fqdn"]),
         (names.path_segment, "a/b", "may not contain '/'"),
     ],
 )
