@@ -311,7 +311,8 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise yaml.composer.ComposerError(None, None, "nested too deep", event.start_mark)
+                mark: Any = event.start_mark
+                raise yaml.composer.ComposerError(None, None, "nested too deep", mark)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
