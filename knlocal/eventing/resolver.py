@@ -1,4 +1,4 @@
-"""Destinations are resolved in `knlocal.control.destinations`, which sources share with eventing."""
+"""Destinations: `knlocal.control.destinations` resolves them, for sources as for eventing."""
 
 from knlocal.control.destinations import Address, Destinations, Unresolved
 

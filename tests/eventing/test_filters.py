@@ -87,13 +87,17 @@ def test_an_event_passes_or_not(spec: dict[str, Any], passes: bool) -> None:
         ),
         (
             {"filters": [{"any": [{"exact": {"id": "2"}}, {"exact": {"id": "3"}}]}]},
-            'filters[0].any: none passes (filters[0].any[0].exact.id: wanted "2", the event has '
-            '"1"; filters[0].any[1].exact.id: wanted "3", the event has "1")',
+            (
+                'filters[0].any: none passes (filters[0].any[0].exact.id: wanted "2", the event '
+                'has "1"; filters[0].any[1].exact.id: wanted "3", the event has "1")'
+            ),
         ),
         (
             {"filters": [{"cesql": "number > 10 OR type = 'x'"}]},
-            "filters[0].cesql: number > 10 OR type = 'x' is false with "
-            'number="7", type="order.created"',
+            (
+                "filters[0].cesql: number > 10 OR type = 'x' is false with "
+                'number="7", type="order.created"'
+            ),
         ),
         (
             {"filters": [{"cesql": "missing = 1"}]},

@@ -1,0 +1,53 @@
+"""A store that knows eventing's kinds and a few of Kubernetes', on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from knlocal.clock import VirtualClock
+from knlocal.resources import eventing, flows, messaging, sinks, sources
+from knlocal.resources.base import Obj
+from knlocal.resources.core import KINDS as CORE_KINDS
+from knlocal.resources.kinds import KindRegistry
+from knlocal.store.store import Store
+
+NAMESPACES = ("default", "other", "knative-eventing", "knative-serving")
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def store(clock: VirtualClock) -> Store:
+    modules = (eventing, flows, messaging, sinks, sources)
+    kinds = [kind for module in modules for kind in module.KINDS]
+    store = Store(KindRegistry([*CORE_KINDS, *kinds]), clock)
+    for name in NAMESPACES:
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        store.create(namespace)
+    return store
+
+
+@pytest.fixture
+def create(store: Store) -> Callable[..., Obj]:
+    """create("eventing.knative.dev/v1", "Broker", "b", {spec}, annotations={…})"""
+
+    def make(
+        api_version: str, kind: str, name: str, spec: Any = None, namespace: str = "default",
+        **metadata: Any,
+    ) -> Obj:  # fmt: skip
+        obj: Obj = {
+            "apiVersion": api_version,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace, **metadata},
+        }
+        if spec is not None:
+            obj["spec"] = spec
+        return store.create(obj)
+
+    return make

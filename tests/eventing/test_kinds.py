@@ -1,0 +1,387 @@
+"""Eventing's objects at the door: what is filled in, what is refused, in Knative's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from knlocal.resources.base import GroupKind, Obj
+from knlocal.resources.ducks import EVENTING_CONTROLLER
+from knlocal.resources.eventing import BROKER_CLASS
+from knlocal.resources.status import StatusError
+from knlocal.store.store import Store, WriteOptions
+
+Create = Callable[..., Obj]
+DENIED = (
+    'admission webhook "validation.webhook.eventing.knative.dev" denied the request: '
+    "validation failed: "
+)
+EVENTING, MESSAGING = "eventing.knative.dev/v1", "messaging.knative.dev/v1"
+FLOWS, SOURCES = "flows.knative.dev/v1", "sources.knative.dev/v1"
+ALPHA, SINKS = "eventing.knative.dev/v1alpha1", "sinks.knative.dev/v1alpha1"
+SINK = {"uri": "http://sink.example.com"}
+REF = {"apiVersion": "v1", "kind": "Service", "name": "s"}
+
+
+def set_config(store: Store, name: str, data: dict[str, str]) -> None:
+    store.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "knative-eventing"},
+            "data": data,
+        }
+    )
+
+
+# -- defaults ------------------------------------------------------------------------------------
+
+
+def test_a_broker_gets_class_config_and_delivery(create: Create) -> None:
+    broker = create(EVENTING, "Broker", "b")
+    assert broker["metadata"]["annotations"][BROKER_CLASS] == "MTChannelBasedBroker"
+    assert broker["spec"] == {
+        "config": {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": "config-br-default-channel",
+            "namespace": "knative-eventing",
+        },
+        "delivery": {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"},
+    }
+
+
+def test_a_brokers_own_delivery_is_kept_as_it_is(create: Create) -> None:
+    delivery = {"deadLetterSink": {"ref": REF}}
+    broker = create(EVENTING, "Broker", "b", {"delivery": delivery})
+    assert broker["spec"]["delivery"] == {
+        "deadLetterSink": {"ref": {**REF, "namespace": "default"}}
+    }
+
+
+def test_broker_defaults_come_from_the_config_map(store: Store, create: Create) -> None:
+    text = """
+    clusterDefault: {brokerClass: Other, apiVersion: v1, kind: ConfigMap, name: c, namespace: n}
+    namespaceDefaults:
+      other: {brokerClass: Special, delivery: {retry: 1}}
+    """
+    set_config(store, "config-br-defaults", {"default-br-config": text})
+    broker = create(EVENTING, "Broker", "b")
+    assert broker["metadata"]["annotations"][BROKER_CLASS] == "Other"
+    assert "delivery" not in broker["spec"]
+    special = create(EVENTING, "Broker", "b", namespace="other")
+    assert special["metadata"]["annotations"][BROKER_CLASS] == "Special"
+    assert special["spec"] == {"delivery": {"retry": 1}}
+
+
+def test_a_trigger_gets_filter_label_and_namespaces(create: Create) -> None:
+    trigger = create(EVENTING, "Trigger", "t", {"broker": "b", "subscriber": {"ref": REF}})
+    assert trigger["spec"]["filter"] == {}
+    assert trigger["metadata"]["labels"] == {"eventing.knative.dev/broker": "b"}
+    assert trigger["spec"]["subscriber"]["ref"]["namespace"] == "default"
+
+
+def test_a_channel_gets_its_template(store: Store, create: Create) -> None:
+    channel = create(MESSAGING, "Channel", "c")
+    assert channel["spec"]["channelTemplate"] == {
+        "apiVersion": MESSAGING,
+        "kind": "InMemoryChannel",
+    }
+    assert channel["metadata"]["annotations"] == {"messaging.knative.dev/subscribable": "v1"}
+    set_config(
+        store,
+        "default-ch-webhook",
+        {"default-ch-config": "clusterDefault: {apiVersion: a/v1, kind: K, spec: {n: 1}}"},
+    )
+    assert create(FLOWS, "Sequence", "s", {"steps": [SINK]})["spec"]["channelTemplate"] == {
+        "apiVersion": "a/v1",
+        "kind": "K",
+        "spec": {"n": 1},
+    }
+
+
+@pytest.mark.parametrize(
+    ("api", "kind", "spec", "path", "value"),
+    [
+        (SOURCES, "PingSource", {"sink": SINK}, ["schedule"], "* * * * *"),
+        (SOURCES, "ApiServerSource",
+         {"sink": SINK, "resources": [{"apiVersion": "v1", "kind": "Pod"}]}, ["mode"], "Reference"),
+        (SOURCES, "ContainerSource",
+         {"sink": SINK, "template": {"spec": {"containers": [{"image": "i"}]}}},
+         ["template", "spec", "containers", 0, "name"], "x-0"),
+        (SOURCES, "SinkBinding", {"sink": SINK, "subject": {"apiVersion": "apps/v1",
+         "kind": "Deployment", "name": "d"}}, ["subject", "namespace"], "default"),
+        ("sources.knative.dev/v1alpha1", "IntegrationSource", {"sink": SINK, "timer": {}},
+         ["timer"], {"period": 1000, "contentType": "text/plain"}),
+        (ALPHA, "RequestReply",
+         {"brokerRef": {"apiVersion": EVENTING, "kind": "Broker", "name": "b"}},
+         ["timeout"], "PT30S"),
+        (SINKS, "JobSink", {"job": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+         "containers": [{"name": "c", "image": "i"}]}}}}},
+         ["job", "spec", "template", "spec", "containers", 0, "env"],
+         [{"name": "K_EXECUTION_MODE", "value": "batch"}]),
+    ],
+)  # fmt: skip
+def test_defaults_are_filled_in(
+    create: Create, api: str, kind: str, spec: Any, path: list[Any], value: Any
+) -> None:
+    found = create(api, kind, "x", spec)["spec"]
+    for step in path:
+        found = found[step]
+    assert found == value
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+TRIGGER = {"broker": "b", "subscriber": SINK}
+PING = {"sink": SINK}
+API = {"sink": SINK, "resources": [{"apiVersion": "v1", "kind": "Pod"}]}
+DETAILS = "Attribute name must start with a letter and can only contain lowercase alphanumeric"
+
+
+@pytest.mark.parametrize(
+    ("api", "kind", "spec", "says"),
+    [
+        (EVENTING, "Trigger", {"subscriber": SINK}, "missing field(s): spec.broker"),
+        (EVENTING, "Trigger", {"broker": "b"},
+         "expected at least one, got none: spec.subscriber.ref, spec.subscriber.uri"),
+        (EVENTING, "Trigger", {**TRIGGER, "subscriber": {"uri": "/relative"}},
+         ("invalid value: Relative URI is not allowed when Ref and [apiVersion, kind, name] is "
+         "absent: spec.subscriber.uri")),
+        (EVENTING, "Trigger", {**TRIGGER, "subscriber": {**SINK, "ref": REF}},
+         ("Absolute URI is not allowed when Ref or [apiVersion, kind, name] is present: "
+         "spec.subscriber.ref, spec.subscriber.uri, spec.subscriber[apiVersion, kind, name]")),
+        (EVENTING, "Trigger", {**TRIGGER, "subscriber": {"ref": {"name": "x"}}},
+         "missing field(s): spec.subscriber.ref.apiVersion, spec.subscriber.ref.kind"),
+        (EVENTING, "Trigger", {**TRIGGER, "filter": {"attributes": {"SOURCE": "x"}}},
+         f'invalid key name "SOURCE": spec.filter.attributes[SOURCE]\n{DETAILS}'),
+        *(
+            (EVENTING, "Trigger", {**TRIGGER, "filters": [{dialect: {name: "x"}}]},
+             f'invalid key name "{name}": spec.filters[0].{dialect}[{name}]\n{DETAILS}')
+            for dialect in ("exact", "prefix", "suffix")
+            for name in ("1st", "a b", "a_b", "a-b", "é")
+        ),
+        (EVENTING, "Trigger", {**TRIGGER, "filters": [{"exact": {"a": "b"}, "cesql": "TRUE"}]},
+         "multiple dialects found, filters can have only one dialect set: spec.filters[0]"),
+        (EVENTING, "Trigger",
+         {**TRIGGER, "filters": [{"all": [{"not": {"any": [{"exact": {"A": "b"}}]}}]}]},
+         f'invalid key name "A": spec.filters[0].all[0].not.any[0].exact[A]\n{DETAILS}'),
+        (EVENTING, "Trigger", {**TRIGGER, "delivery": {"retry": -1, "timeout": "PT0S",
+         "backoffPolicy": "x", "backoffDelay": "5s", "retryAfterMax": "-PT1S", "format": "xml"}},
+         ("invalid value: 5s: spec.delivery.backoffDelay\n"
+         "invalid value: x: spec.delivery.backoffPolicy\n"
+         "invalid value: xml: spec.delivery.format\n"
+         "invalid value: -1: spec.delivery.retry\n"
+         "invalid value: -PT1S: spec.delivery.retryAfterMax\n"
+         "invalid value: PT0S: spec.delivery.timeout")),
+        (EVENTING, "Broker", {"config": {"kind": "ConfigMap"}},
+         "missing field(s): spec.config.apiVersion, spec.config.name"),
+        (MESSAGING, "Channel", {"subscribers": [{"subscriberUri": "http://x"}]},
+         "must not set the field(s): spec.subscribable.subscribers"),
+        (MESSAGING, "Channel", {"channelTemplate": {"kind": "X"}},
+         "missing field(s): spec.channelTemplate.apiVersion"),
+        (MESSAGING, "Channel", {"delivery": {"deadLetterSink": {"ref":
+         {**REF, "namespace": "other"}}}},
+         ("mismatched namespaces: spec.delivery.deadLetterSink.ref.namespace\n"
+         'parent namespace: "default" does not match ref: "other"')),
+        (MESSAGING, "InMemoryChannel", {"subscribers": [{}]},
+         ("missing field(s): spec.subscribable.subscriber[0].replyURI, "
+         "spec.subscribable.subscriber[0].subscriberURI\nexpected at least one of, got none")),
+        (MESSAGING, "Subscription", {"subscriber": SINK},
+         "missing field(s): spec.channel\nthe Subscription must reference a channel"),
+        (MESSAGING, "Subscription",
+         {"channel": {"apiVersion": MESSAGING, "kind": "Channel", "name": "c"}},
+         "missing field(s): spec.subscriber\nthe Subscription must reference a subscriber"),
+        (FLOWS, "Sequence", {}, "missing field(s): spec.steps"),
+        (FLOWS, "Sequence", {"steps": [SINK, {}]},
+         "expected at least one, got none: spec.steps[1].ref, spec.steps[1].uri"),
+        (FLOWS, "Parallel", {"branches": [{"filter": SINK}]},
+         ("expected at least one, got none: spec.branches[0].subscriber.ref, "
+         "spec.branches[0].subscriber.uri")),
+        (SOURCES, "PingSource", {**PING, "schedule": "@every 1s"},
+         "invalid value: unsupported descriptor @every: spec.schedule"),
+        (SOURCES, "PingSource", {**PING, "schedule": "* * *"},
+         "invalid value: expected 5 to 6 fields, found 3: [* * *]: spec.schedule"),
+        (SOURCES, "PingSource", {**PING, "timezone": "Mars/Base"},
+         ("invalid value: provided bad location Mars/Base: unknown time zone Mars/Base: "
+         "spec.timezone")),
+        (SOURCES, "PingSource", {**PING, "data": "a", "dataBase64": "aa=="},
+         "expected exactly one, got both: spec.data, spec.dataBase64"),
+        (SOURCES, "PingSource", {**PING, "data": "[1]", "contentType": "application/json"},
+         ("invalid value: json: cannot unmarshal into Go value of type map[string]interface {}: "
+         "spec.data")),
+        (SOURCES, "PingSource", {**PING, "ceOverrides": {"extensions": {"Bad-Key": "x"}}},
+         ('invalid key name "Bad-Key": spec.ceOverrides.extensions[Bad-Key]\n'
+         "keys MUST consist of lower-case letters and digits")),
+        (SOURCES, "PingSource", {},
+         "expected at least one, got none: spec.sink.ref, spec.sink.uri"),
+        (SOURCES, "ApiServerSource", {"sink": SINK}, "missing field(s): spec.resources"),
+        (SOURCES, "ApiServerSource", {**API, "mode": "All"}, "invalid value: All: spec.mode"),
+        (SOURCES, "ContainerSource", {"sink": SINK}, "missing field(s): spec.containers"),
+        (SOURCES, "SinkBinding", {"sink": SINK, "subject": {"apiVersion": "apps/v1",
+         "kind": "Deployment", "name": "d", "namespace": "other"}},
+         "invalid value: other: spec.subject.namespace"),
+        (SOURCES, "SinkBinding", {"sink": SINK, "subject": {"apiVersion": "apps/v1",
+         "kind": "Deployment"}},
+         "expected exactly one, got neither: spec.subject.name, spec.subject.selector"),
+        ("sources.knative.dev/v1alpha1", "IntegrationSource", {"sink": SINK},
+         "at least one source type must be specified: spec"),
+        ("sources.knative.dev/v1alpha1", "IntegrationSource",
+         {"sink": SINK, "timer": {}, "aws": {"s3": {"arn": "a", "region": "r"},
+          "auth": {"serviceAccountName": "x"}}}, "only one source type can be set: spec"),
+        (SINKS, "JobSink", {}, "expected exactly one, got neither: spec.job"),
+        (SINKS, "IntegrationSink", {}, "at least one sink type must be specified: spec"),
+        (ALPHA, "EventTransform", {}, "expected exactly one, got neither: spec.jsonata"),
+        (ALPHA, "EventTransform",
+         {"jsonata": {"expression": "$"}, "reply": {"discard": True}},
+         "reply is set without spec.sink: spec.reply"),
+        (ALPHA, "EventPolicy", {}, "oidc-authentication feature not enabled: "),
+        (ALPHA, "RequestReply", {"brokerRef": {"apiVersion": EVENTING, "kind": "Broker",
+         "name": "b"}, "replyAttribute": "id"},
+         ("invalid value: id: spec.replyAttribute\n"
+         "replyAttribute cannot use core cloudevents attributes")),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_refused_in_knatives_words(
+    create: Create, api: str, kind: str, spec: Any, says: str
+) -> None:
+    with pytest.raises(StatusError) as caught:
+        create(api, kind, "x", spec)
+    assert caught.value.message.startswith(DENIED)
+    # In which order several findings are told is the business of the shared formatter.
+    told = caught.value.message.removeprefix(DENIED)
+    assert sorted(told.splitlines()) == sorted(says.splitlines())
+    assert caught.value.code == 400
+
+
+@pytest.mark.parametrize(
+    "schedule", ["* * * * */1", "*/10 * * * * *", "@hourly", "0 0 30 2 *", "? * * * *"]
+)
+def test_odd_but_legal_schedules_are_accepted(create: Create, schedule: str) -> None:
+    assert create(SOURCES, "PingSource", "p", {**PING, "schedule": schedule})
+
+
+@pytest.mark.parametrize(
+    ("api", "kind", "spec", "change", "says"),
+    [
+        (EVENTING, "Trigger", TRIGGER, {"broker": "c"},
+         'Immutable fields changed (-old +new): broker, spec\n{string}:\n\t-: "b"\n\t+: "c"\n'),
+        (EVENTING, "Broker", {"config": REF}, {"config": {**REF, "name": "n"}},
+         ("Immutable fields changed (-old +new): spec\n"
+         '{v1.BrokerSpec}.Config.Name:\n\t-: "s"\n\t+: "n"\n')),
+        (MESSAGING, "Channel", {}, {"channelTemplate": {"apiVersion": "a/v1", "kind": "K"}},
+         ("Immutable fields changed (-old +new): spec\n"
+         '{v1.ChannelSpec}.ChannelTemplate.ApiVersion:\n\t-: "messaging.knative.dev/v1"\n'
+         '\t+: "a/v1"\n{v1.ChannelSpec}.ChannelTemplate.Kind:\n\t-: "InMemoryChannel"\n'
+         '\t+: "K"\n')),
+    ],
+)  # fmt: skip
+def test_immutable_fields_stay(
+    store: Store, create: Create, api: str, kind: str, spec: Any, change: Any, says: str
+) -> None:
+    obj = create(api, kind, "x", spec)
+    with pytest.raises(StatusError) as caught:
+        store.update({**obj, "spec": {**obj["spec"], **change}})
+    assert caught.value.message.rstrip() == (DENIED + says).rstrip()
+
+
+def test_a_brokers_class_stays(store: Store, create: Create) -> None:
+    broker = create(EVENTING, "Broker", "b")
+    changed = {**broker, "metadata": {**broker["metadata"], "annotations": {BROKER_CLASS: "X"}}}
+    with pytest.raises(StatusError, match=r"\(-old \+new\): annotations"):
+        store.update(changed)
+
+
+def test_a_brokers_delivery_may_change(store: Store, create: Create) -> None:
+    broker = create(EVENTING, "Broker", "b")
+    spec = {**broker["spec"], "delivery": {"retry": 1}}
+    assert store.update({**broker, "spec": spec})["metadata"]["generation"] == 2
+
+
+def test_only_the_controller_changes_a_channels_subscribers(store: Store, create: Create) -> None:
+    channel = create(MESSAGING, "InMemoryChannel", "c")
+    changed = {**channel, "spec": {"subscribers": [{"uid": "u", "subscriberUri": "http://x"}]}}
+    with pytest.raises(StatusError, match=r"Channel\.Spec\.Subscribers changed by user jane which"):
+        store.update(changed, WriteOptions(user="jane"))
+    assert store.update(changed, WriteOptions(user=EVENTING_CONTROLLER))
+
+
+def test_the_scope_of_a_channel_is_one_of_two(create: Create) -> None:
+    with pytest.raises(StatusError, match="expected either 'cluster' or 'namespace'"):
+        create(MESSAGING, "InMemoryChannel", "c", annotations={"eventing.knative.dev/scope": "x"})
+
+
+@pytest.mark.parametrize(
+    ("annotations", "broker", "says"),
+    [
+        ({"knative.dev/dependency": "no"}, "b", "was not a corev1.ObjectReference"),
+        ({"knative.dev/dependency": "{}"}, "b",
+         "missing field(s): metadata.annotations[knative.dev/dependency].apiVersion"),
+        ({"knative.dev/dependency":
+          '{"kind":"K","name":"n","apiVersion":"a/v1","namespace":"other"}'}, "b",
+         'Namespace must be empty or equal to the trigger namespace "default"'),
+        ({"eventing.knative.dev/injection": "maybe"}, "default", 'not "maybe"'),
+        ({"eventing.knative.dev/injection": "enabled"}, "b", 'non-default broker specified'),
+    ],
+)  # fmt: skip
+def test_trigger_annotations_are_checked(
+    create: Create, annotations: dict[str, str], broker: str, says: str
+) -> None:
+    with pytest.raises(StatusError) as caught:
+        create(EVENTING, "Trigger", "t", {**TRIGGER, "broker": broker}, annotations=annotations)
+    assert says in caught.value.message
+
+
+# -- conversion ----------------------------------------------------------------------------------
+
+
+def test_an_event_type_converts_between_its_versions(store: Store, create: Create) -> None:
+    old = {"type": "a.b", "source": "/s", "schema": "http://x", "broker": "b", "description": "d"}
+    create("eventing.knative.dev/v1beta2", "EventType", "e", old)
+    stored = store.get(GroupKind("eventing.knative.dev", "EventType"), "default", "e")
+    assert stored["apiVersion"] == "eventing.knative.dev/v1beta3"
+    assert {a["name"]: a.get("value") for a in stored["spec"]["attributes"]} == {
+        "specversion": None,
+        "id": None,
+        "type": "a.b",
+        "source": "/s",
+        "schemadata": "http://x",
+    }
+    reference = {"apiVersion": EVENTING, "kind": "Broker", "name": "b", "namespace": "default"}
+    assert stored["spec"]["reference"] == reference
+    shown = store.registry.by_version("eventing.knative.dev/v1beta2", "EventType")
+    assert shown is not None
+    assert shown.from_storage is not None
+    assert shown.from_storage(stored)["spec"] == {
+        "type": "a.b",
+        "source": "/s",
+        "schema": "http://x",
+        "description": "d",
+        "reference": reference,
+    }
+
+
+def test_an_event_type_needs_its_attributes(create: Create) -> None:
+    with pytest.raises(StatusError) as caught:
+        create("eventing.knative.dev/v1beta3", "EventType", "e", {"attributes": [{"name": "id"}]})
+    assert caught.value.message == DENIED + (
+        "missing field(s): spec.attributes.source, spec.attributes.specversion, "
+        "spec.attributes.type"
+    )
+
+
+def test_a_ping_source_of_the_older_version_is_the_same_object(
+    store: Store, create: Create
+) -> None:
+    create("sources.knative.dev/v1beta2", "PingSource", "p", {**PING, "data": "x"})
+    stored = store.get(GroupKind("sources.knative.dev", "PingSource"), "default", "p")
+    assert (stored["apiVersion"], stored["spec"]["data"]) == (SOURCES, "x")
+
+
+def test_a_job_sinks_job_is_checked_strictly(create: Create) -> None:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
+    job = {"spec": {"template": {"spec": pod}, "foo": 1}}
+    with pytest.raises(StatusError, match=r'unknown field "spec\.foo": spec\.job'):
+        create(SINKS, "JobSink", "j", {"job": job})
