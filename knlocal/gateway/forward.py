@@ -8,10 +8,12 @@ serving pkg/http/handler/timeout.go, pkg/http/proxy (the Forwarded header).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final, Literal
 
 from multidict import CIMultiDict, istr
@@ -19,7 +21,7 @@ from multidict import CIMultiDict, istr
 from knlocal.clock import Clock, Timer
 from knlocal.gateway.deadlines import Deadlines
 from knlocal.gateway.http import Request
-from knlocal.gateway.http1 import CONNECTION, ResponseHead, tokens
+from knlocal.gateway.http1 import HOP_BY_HOP, HOST, Pairs, ResponseHead, tokens
 from knlocal.gateway.pool import Pool
 from knlocal.gateway.tunnel import join
 from knlocal.gateway.upstream import (
@@ -37,34 +39,23 @@ CONTINUE_SECONDS: Final = 1.0
 """How long an upstream may take to say 100 Continue before the body is sent all the same
 (net/http's ExpectContinueTimeout)."""
 
-# Hop-by-hop (RFC 9110 7.6.1). "Trailer" stays: peers ignore trailers that were not announced.
-_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-        "http2-settings",
-    }
-)
-_NOT_PASSED: Final = _HOP | {"host", "x-forwarded-for"}
+_NOT_PASSED: Final = HOP_BY_HOP | {HOST, "x-forwarded-for"}
 _REPLAYABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
+_CONNECTION: Final = istr("Connection")
 _XFF: Final = istr("X-Forwarded-For")
 _XFP: Final = istr("X-Forwarded-Proto")
 _XFH: Final = istr("X-Forwarded-Host")
 _FORWARDED: Final = istr("Forwarded")
 _REQUEST_ID: Final = istr("X-Request-Id")
 _TE: Final = istr("TE")
+# Request ids look like UUIDs and differ between processes; a random one each time would cost more.
+_ID_START: Final = f"{uuid.uuid4()}"[:24]
+_ids = itertools.count(random.getrandbits(40))
 _IDEMPOTENCY_KEYS: Final = (istr("Idempotency-Key"), istr("X-Idempotency-Key"))
 
 _PLAIN: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 
-Pairs = list[tuple[str, str]]
 Expired = Literal["", "total", "response_start", "idle"]
 
 
@@ -204,7 +195,7 @@ class _Run:
         """Send the head, with the body if it is here; else start sending it as it comes."""
         request = self.request
         self.exchange = exchange
-        exchange.send(request.method, request.target, request.authority, headers, body)
+        exchange.send_request(request.method, request.target, request.authority, headers, body)
         if body is not None:
             self.result.bytes_in = len(body)
         elif request.expects_continue:
@@ -239,20 +230,19 @@ class _Run:
 
     async def interim(self, head: ResponseHead) -> None:
         if head.status != 100:
-            await self.request.inform(head.status, _answer_headers(head))
+            await self.request.inform(head.status, head.headers)
         elif self.request.expects_continue and self.result.bytes_in == 0:
             self.start_pump()
 
     async def answer(self, exchange: Exchange, head: ResponseHead) -> None:
         request, result = self.request, self.result
-        headers = _answer_headers(head)
         body = exchange.whole() if head.length >= 0 else None
         if body is not None and request.method != "HEAD":
             # The usual case: a short answer, all of it here, goes out in one write.
-            await request.answer(head.status, headers, body, head.reason)
+            await request.answer(head.status, head.headers, body, head.reason)
             result.bytes_out = len(body)
             return
-        await request.start(head.status, headers, head.reason)
+        await request.start(head.status, head.headers, head.reason)
         self.last_write = self.clock.monotonic()
         while chunk := await exchange.read():
             await request.write(chunk)
@@ -267,7 +257,7 @@ class _Run:
         self.result.upgraded = True
         upstream = exchange.tunnel()
         try:
-            client = await self.request.tunnel(head.headers.items())
+            client = await self.request.tunnel([("Upgrade", head.upgrade), *head.headers])
         except BaseException:
             upstream.close()
             raise
@@ -373,9 +363,9 @@ def _request_headers(
     """What the upstream gets to see: end-to-end headers, and where the request came from."""
     headers = request.headers
     dropped: Collection[str] = _NOT_PASSED
-    if CONNECTION in headers or remove_headers or set_headers:
+    if _CONNECTION in headers or remove_headers or set_headers:
         dropped = set(_NOT_PASSED)
-        for value in headers.getall(CONNECTION, ()):
+        for value in headers.getall(_CONNECTION, ()):
             dropped |= tokens(value)
         dropped.update(name.lower() for name in remove_headers)
         if set_headers:
@@ -394,27 +384,36 @@ def _request_headers(
 
 def _add_origin(request: Request, headers: CIMultiDict[str], pairs: Pairs) -> None:
     """X-Forwarded-*, Forwarded (serving pkg/http/proxy) and X-Request-Id (Envoy)."""
-    client = request.peer
-    if _XFF in headers:
-        hops = [*headers.getall(_XFF), client] if client else headers.getall(_XFF)
-        client = ", ".join(hops)
+    if _REQUEST_ID not in headers:
+        pairs.append(("X-Request-Id", f"{_ID_START}{next(_ids):012x}"))
+    if not (_XFF in headers or _XFP in headers or _XFH in headers or _FORWARDED in headers):
+        pairs.extend(_origin(request.peer, request.scheme, request.authority))
+        return
+    client = ", ".join(hop for hop in [*headers.getall(_XFF, ()), request.peer] if hop)
     pairs.append(("X-Forwarded-For", client))
-    scheme = headers.get(_XFP)
-    if scheme is None:
-        scheme = request.scheme
+    scheme = headers.get(_XFP, request.scheme)
+    host = headers.get(_XFH, request.authority)
+    if _XFP not in headers:
         pairs.append(("X-Forwarded-Proto", scheme))
-    host = headers.get(_XFH)
-    if host is None:
-        host = request.authority
+    if _XFH not in headers:
         pairs.append(("X-Forwarded-Host", host))
     if _FORWARDED not in headers:
         pairs.append(("Forwarded", _forwarded(client, host, scheme)))
-    if _REQUEST_ID not in headers:
-        pairs.append(("X-Request-Id", _request_id()))
+
+
+@lru_cache(maxsize=1024)
+def _origin(client: str, scheme: str, host: str) -> tuple[tuple[str, str], ...]:
+    """For a request that came straight from a client: the same for all of its requests."""
+    return (
+        ("X-Forwarded-For", client),
+        ("X-Forwarded-Proto", scheme),
+        ("X-Forwarded-Host", host),
+        ("Forwarded", _forwarded(client, host, scheme)),
+    )
 
 
 def _forwarded(hops: str, host: str, scheme: str) -> str:
-    """"for=192.0.2.1;host=h;proto=http, for=…", as Knative builds it from X-Forwarded-*."""
+    """ "for=192.0.2.1;host=h;proto=http, for=…", as Knative builds it from X-Forwarded-*."""
     first, *others = [_node(hop.strip()) for hop in hops.split(",")]
     forwarded = f"for={first};host={host};proto={scheme}"
     return ", ".join([forwarded, *(f"for={hop}" for hop in others)])
@@ -422,16 +421,3 @@ def _forwarded(hops: str, host: str, scheme: str) -> str:
 
 def _node(hop: str) -> str:
     return f'"[{hop}]"' if ":" in hop else hop
-
-
-def _request_id() -> str:
-    digits = f"{random.getrandbits(128):032x}"
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-
-
-def _answer_headers(head: ResponseHead) -> Pairs:
-    headers = head.headers
-    dropped: Collection[str] = _HOP
-    if CONNECTION in headers:
-        dropped = _HOP.union(*(tokens(value) for value in headers.getall(CONNECTION)))
-    return [pair for pair in headers.items() if pair[0].lower() not in dropped]

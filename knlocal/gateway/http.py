@@ -131,6 +131,7 @@ class Request(ABC):
 
     async def inform(self, status: int, headers: HeaderPairs = ()) -> None:
         """Send an interim (1xx) answer, where the protocol has them."""
+        return
 
     async def tunnel(self, headers: HeaderPairs = ()) -> Stream:
         """Answer 101 Switching Protocols and hand over the connection."""
@@ -150,6 +151,7 @@ class Request(ABC):
 
     def abort(self) -> None:
         """Break the answer off, so that the client sees it is not complete."""
+        self.finished = True
 
 
 Handler = Callable[[Request], Awaitable[None]]

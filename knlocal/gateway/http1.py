@@ -11,9 +11,10 @@ callbacks cost about what they save; see benchmarks/README.md) and all of the ru
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from multidict import CIMultiDict, istr
+from multidict import CIMultiDict
 
 MAX_REQUEST_LINE: Final = 32 * 1024
 MAX_HEAD: Final = 64 * 1024
@@ -22,17 +23,36 @@ MAX_CHUNK_LINE: Final = 4 * 1024
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
-CONTENT_LENGTH: Final = istr("Content-Length")
-TRANSFER_ENCODING: Final = istr("Transfer-Encoding")
-CONNECTION: Final = istr("Connection")
-HOST: Final = istr("Host")
-EXPECT: Final = istr("Expect")
-UPGRADE: Final = istr("Upgrade")
+CONTENT_LENGTH: Final = "content-length"
+TRANSFER_ENCODING: Final = "transfer-encoding"
+CONNECTION: Final = "connection"
+HOST: Final = "host"
+EXPECT: Final = "expect"
+UPGRADE: Final = "upgrade"
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        CONNECTION,
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        TRANSFER_ENCODING,
+        UPGRADE,
+        "http2-settings",
+    }
+)
+"""RFC 9110 7.6.1. "Trailer" is not among them: peers ignore trailers that were not announced."""
+
+_SPECIAL: Final = HOP_BY_HOP | {CONTENT_LENGTH, HOST, EXPECT}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) (HTTP/\d\.\d)")
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) +(\d{3})(?: +([^\r\n]*)| *)")
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::(\d{0,5}))?")
+_HOST = re.compile(
+    r"(\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::(\d{0,5}))?"
+)
 _ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _ANSWER_END = re.compile(rb"\r?\n\r?\n")
@@ -41,8 +61,13 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 # All that may stand in a head: the rest (control bytes) must vanish when these are deleted.
 _ALLOWED = bytes(b for b in range(256) if b in (9, 10, 13) or (b >= 32 and b != 127))
-# Names that proved to be tokens before: a set look-up is cheaper than a match. Bounded.
-_KNOWN_NAMES: set[str] = set()
+# What a name means here: itself in lower case when it is special, else "". Names in it proved to be
+# tokens before, and a look-up is cheaper than a match. Bounded.
+_MEANINGS: dict[str, str] = {}
+_STATUS_LINES: dict[str, tuple[int, str, bool]] = {}
+_HOSTS: dict[str, str] = {}
+
+Pairs = list[tuple[str, str]]
 
 
 class BadMessage(Exception):
@@ -63,6 +88,9 @@ class RequestHead(NamedTuple):
     host: str
     length: int
     """Bytes of body; CHUNKED."""
+    keep_alive: bool
+    upgrade: str
+    expects_continue: bool
     absolute: bool
     """The target came in absolute form: the client takes us for its proxy."""
 
@@ -70,10 +98,12 @@ class RequestHead(NamedTuple):
 class ResponseHead(NamedTuple):
     status: int
     reason: str
-    headers: CIMultiDict[str]
+    headers: Pairs
+    """End-to-end headers only, as the upstream spelled them."""
     length: int
     """Bytes of body; CHUNKED; UNTIL_CLOSE."""
     keep_alive: bool
+    upgrade: str = ""
 
 
 def check_unfinished_head(buffer: bytes) -> None:
@@ -100,19 +130,41 @@ def parse_request_head(head: bytes) -> RequestHead:
             raise BadMessage(505, f"{version} is not spoken here; HTTP/1.1 and HTTP/2 are")
         if version != "HTTP/1.0":
             version = "HTTP/1.1"
-    headers = _fields(lines)
-    authority, host = _authority(headers, version)
-    absolute = False
+    pairs, special = _fields(lines, 1)
+    keep_alive = version == "HTTP/1.1"
+    authority = host = upgrade = ""
+    length = 0
+    expects_continue = absolute = False
+    if CONNECTION in special:
+        options = tokens(special[CONNECTION])
+        keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
+        if UPGRADE in options:
+            upgrade = special.get(UPGRADE, "")
+    if HOST in special:
+        authority = special[HOST]
+        host = _HOSTS.get(authority) or _checked_host(authority)
+    elif version == "HTTP/1.1":
+        raise BadMessage(400, "the Host header is missing")
     if target[0] != "/":
         target, authority, host, absolute = _other_form(method, target, authority, host)
+    if TRANSFER_ENCODING in special:
+        _check_transfer_encoding(special, version)
+        length = CHUNKED
+    elif CONTENT_LENGTH in special:
+        length = _content_length(special[CONTENT_LENGTH], pairs, 400)
+    if EXPECT in special:
+        expects_continue = special[EXPECT].lower() == "100-continue" and version == "HTTP/1.1"
     return RequestHead(
         method,
         target,
         version,
-        headers,
+        CIMultiDict(pairs),
         authority,
         host,
-        _request_length(headers, version),
+        length,
+        keep_alive,
+        upgrade,
+        expects_continue,
         absolute,
     )
 
@@ -129,26 +181,38 @@ def parse_response_head(data: bytes, method: str) -> tuple[ResponseHead, bytes] 
         head, rest = data[: end.start()], data[end.end() :]
     try:
         lines = _lines(head)
-        headers = _fields(lines)
+        pairs, special = _fields(lines, 1)
     except BadMessage:
         # Folded lines and bare line feeds are known from old servers, and harmless in an answer.
         lines = _lines(_FOLD.sub(b" ", head).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
-        headers = _fields(lines)
-    match = _STATUS_LINE.fullmatch(lines[0])
-    if match is None:
-        raise BadMessage(502, "malformed status line")
-    minor, code, reason = match.groups()
-    status = int(code)
-    connection = headers.get(CONNECTION)
-    if connection is None:
-        keep_alive = minor == "1"
+        pairs, special = _fields(lines, 1)
+    status, reason, keep_alive = _STATUS_LINES.get(lines[0]) or _status_line(lines[0])
+    upgrade = ""
+    dropped: Collection[str] = HOP_BY_HOP
+    if CONNECTION in special:
+        options = tokens(special[CONNECTION])
+        keep_alive = "close" not in options and (keep_alive or "keep-alive" in options)
+        dropped = HOP_BY_HOP | options
+    if method == "HEAD" or status < 200 or status == 204 or status == 304:
+        length = 0
+    elif TRANSFER_ENCODING in special:
+        length = CHUNKED
+        if special[TRANSFER_ENCODING].lower() != "chunked":
+            raise BadMessage(502, f"unknown Transfer-Encoding {special[TRANSFER_ENCODING]!r:.40}")
+        if CONTENT_LENGTH in special:
+            # Whoever sends both may be smuggling: believe neither for the next answer.
+            keep_alive = False
+            dropped = {*dropped, CONTENT_LENGTH}
+    elif CONTENT_LENGTH in special:
+        length = _content_length(special[CONTENT_LENGTH], pairs, 502)
     else:
-        options = tokens(connection)
-        keep_alive = "close" not in options and (minor == "1" or "keep-alive" in options)
-    length = _response_length(headers, status, method)
-    if length == UNTIL_CLOSE or (length == CHUNKED and CONTENT_LENGTH in headers):
+        length = UNTIL_CLOSE
         keep_alive = False
-    return ResponseHead(status, reason or "", headers, length, keep_alive), rest
+    if UPGRADE in special:
+        upgrade = special[UPGRADE]
+    if len(special) > (CONTENT_LENGTH in special):
+        pairs = [pair for pair in pairs if pair[0].lower() not in dropped]
+    return ResponseHead(status, reason, pairs, length, keep_alive, upgrade), rest
 
 
 def tokens(value: str) -> set[str]:
@@ -182,45 +246,62 @@ def _lines(head: bytes) -> list[str]:
     return lines
 
 
-def _fields(lines: list[str], first: int = 1) -> CIMultiDict[str]:
+def _fields(lines: list[str], first: int) -> tuple[Pairs, dict[str, str]]:
+    """The header lines from `first` on as pairs, and the special ones by lower-case name (several
+    of one name joined by commas)."""
     pairs = []
+    special: dict[str, str] = {}
     for line in lines[first:] if first else lines:
         name, colon, value = line.partition(":")
-        if name not in _KNOWN_NAMES:
-            _check_name(name)
+        meaning = _MEANINGS.get(name)
+        if meaning is None:
+            meaning = _meaning(name)
         if not colon:
             raise BadMessage(400, f"header line without a colon: {name[:60]!r}")
-        pairs.append((name, value.strip(" \t")))
-    return CIMultiDict(pairs)
+        value = value.strip(" \t")
+        pairs.append((name, value))
+        if meaning:
+            if meaning in special:
+                if meaning == HOST:
+                    raise BadMessage(400, "more than one Host header")
+                value = f"{special[meaning]}, {value}"
+            special[meaning] = value
+    return pairs, special
 
 
-def _check_name(name: str) -> None:
+def _meaning(name: str) -> str:
     if name[:1] in (" ", "\t"):
         raise BadMessage(400, "folded header lines are not accepted")
     if not _TOKEN.fullmatch(name):
         raise BadMessage(400, f"malformed header name: {name[:60]!r}")
-    if len(_KNOWN_NAMES) < 2048 and len(name) < 64:
-        _KNOWN_NAMES.add(name)
+    lower = name.lower()
+    meaning = lower if lower in _SPECIAL else ""
+    if len(_MEANINGS) < 2048 and len(name) < 64:
+        _MEANINGS[name] = meaning
+    return meaning
 
 
-def _authority(headers: CIMultiDict[str], version: str) -> tuple[str, str]:
-    hosts = headers.getall(HOST, ())
-    if len(hosts) == 1:
-        authority = hosts[0]
-        host = split_host(authority)
-        if host is None:
-            raise BadMessage(400, f"malformed Host header: {authority[:100]!r}")
-        return authority, host
-    if hosts:
-        raise BadMessage(400, "more than one Host header")
-    if version != "HTTP/1.0":
-        raise BadMessage(400, "the Host header is missing")
-    return "", ""
+def _checked_host(authority: str) -> str:
+    host = split_host(authority)
+    if host is None:
+        raise BadMessage(400, f"malformed Host header: {authority[:100]!r}")
+    if len(_HOSTS) >= 2048:
+        _HOSTS.clear()
+    _HOSTS[authority] = host
+    return host
 
 
-def _other_form(
-    method: str, target: str, authority: str, host: str
-) -> tuple[str, str, str, bool]:
+def _status_line(line: str) -> tuple[int, str, bool]:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        raise BadMessage(502, "malformed status line")
+    found = int(match[2]), match[3] or "", match[1] == "1"
+    if len(_STATUS_LINES) < 256:
+        _STATUS_LINES[line] = found
+    return found
+
+
+def _other_form(method: str, target: str, authority: str, host: str) -> tuple[str, str, str, bool]:
     """Absolute form (RFC 9112 3.2.2: its authority replaces Host) and "*"."""
     if target == "*" and method == "OPTIONS":
         return target, authority, host, False
@@ -236,43 +317,23 @@ def _other_form(
     raise BadMessage(400, "malformed request target")
 
 
-def _request_length(headers: CIMultiDict[str], version: str) -> int:
-    if TRANSFER_ENCODING in headers:
-        if CONTENT_LENGTH in headers:
-            raise BadMessage(400, "both Content-Length and Transfer-Encoding are present")
-        if version == "HTTP/1.0":
-            raise BadMessage(400, "Transfer-Encoding is not part of HTTP/1.0")
-        if ",".join(headers.getall(TRANSFER_ENCODING)).strip().lower() != "chunked":
-            raise BadMessage(501, "the only Transfer-Encoding known here is chunked")
-        return CHUNKED
-    if CONTENT_LENGTH not in headers:
-        return 0
-    return _content_length(headers, 400)
+def _check_transfer_encoding(special: dict[str, str], version: str) -> None:
+    if CONTENT_LENGTH in special:
+        raise BadMessage(400, "both Content-Length and Transfer-Encoding are present")
+    if version == "HTTP/1.0":
+        raise BadMessage(400, "Transfer-Encoding is not part of HTTP/1.0")
+    if special[TRANSFER_ENCODING].lower() != "chunked":
+        raise BadMessage(501, "the only Transfer-Encoding known here is chunked")
 
 
-def _response_length(headers: CIMultiDict[str], status: int, method: str) -> int:
-    if method == "HEAD" or status < 200 or status == 204 or status == 304:
-        return 0
-    if TRANSFER_ENCODING in headers:
-        coding = ",".join(headers.getall(TRANSFER_ENCODING)).strip().lower()
-        if coding == "chunked":
-            return CHUNKED
-        if coding != "identity":
-            raise BadMessage(502, f"unknown Transfer-Encoding {coding[:40]!r}")
-    if CONTENT_LENGTH not in headers:
-        return UNTIL_CLOSE
-    return _content_length(headers, 502)
-
-
-def _content_length(headers: CIMultiDict[str], status: int) -> int:
-    values = headers.getall(CONTENT_LENGTH)
-    value = values[0]
-    if len(values) > 1 or "," in value:
-        distinct = {part.strip() for one in values for part in one.split(",")}
+def _content_length(value: str, pairs: Pairs, status: int) -> int:
+    if "," in value:
+        distinct = {part.strip() for part in value.split(",")}
         if len(distinct) != 1:
             raise BadMessage(status, "Content-Length headers differ")
         value = distinct.pop()
-        headers[CONTENT_LENGTH] = value
+        pairs[:] = [pair for pair in pairs if pair[0].lower() != CONTENT_LENGTH]
+        pairs.append(("Content-Length", value))
     if not _DIGITS.fullmatch(value):
         raise BadMessage(status, f"malformed Content-Length {value[:40]!r}")
     return int(value)
@@ -350,10 +411,9 @@ class ChunkedDecoder:
                 raise BadMessage(400, "a trailer line ends without a carriage return")
             self._buffer = data
             return
-        trailers = _fields(_lines(head), 0)
-        for name in (CONTENT_LENGTH, TRANSFER_ENCODING, HOST):
-            if name in trailers:
-                raise BadMessage(400, f"{name} is not allowed as a trailer")
-        self.trailers = trailers
+        pairs, special = _fields(_lines(head), 0)
+        if special:
+            raise BadMessage(400, f"{next(iter(special))} is not allowed as a trailer")
+        self.trailers = CIMultiDict(pairs)
         self.rest = rest
         self.done = True

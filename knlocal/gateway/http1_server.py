@@ -18,19 +18,16 @@ from knlocal.gateway.deadlines import DeadlineBook, Deadlines
 from knlocal.gateway.http import ClientGone, Exposure, HeaderPairs, Request, Stream
 from knlocal.gateway.http1 import (
     CHUNKED,
-    CONNECTION,
-    EXPECT,
-    UPGRADE,
     BadMessage,
     ChunkedDecoder,
     RequestHead,
     check_unfinished_head,
     encode_head,
     parse_request_head,
-    tokens,
 )
 from knlocal.gateway.incoming import HIGH_WATER, Incoming
 from knlocal.gateway.names import is_cluster_local
+from knlocal.gateway.outbox import Writer
 from knlocal.gateway.tunnel import TunnelEnd
 
 REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
@@ -74,85 +71,72 @@ class ServerContext:
         self.connections: set[Any] = set()
 
 
-class Http1Connection(asyncio.Protocol):
+class Http1Connection(Writer):
     """One client connection."""
 
     def __init__(self, context: ServerContext) -> None:
-        self._context = context
-        self._loop = asyncio.get_running_loop()
+        super().__init__()
+        self.context = context
+        self.peer = ""
+        self.closing = False
         self._buffer = b""
         self._request: Http1Request | None = None
+        self._task: asyncio.Task[None] | None = None
         self._decoder: ChunkedDecoder | None = None
         self._left = 0
-        self._task: asyncio.Task[None] | None = None
-        self._deadline = 0
-        self._deadlines = context.idle_deadlines
-        self._writable: asyncio.Future[None] | None = None
-        self._write_paused = False
         self._lingering = False
-        self._closing = False
-        self.lost = False
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self.peer = ""
+        self._deadlines = context.idle_deadlines
+        self._deadline = 0
 
     # Life of the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
-        self._context.connections.add(self)
-        self._deadline = self._deadlines.add(self._idle_expired)
+        self.context.connections.add(self)
+        self._deadline = self._deadlines.add(self.hang_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._context.connections.discard(self)
+        super().connection_lost(exc)
+        self.context.connections.discard(self)
         self._deadlines.cancel(self._deadline)
         request = self._request
         if request is not None:
-            request.incoming.fail(ClientGone())
+            if request.incoming is not None:
+                request.incoming.fail(ClientGone())
             if self._task is not None:
                 self._task.cancel()
-        self.resume_writing()
 
     def eof_received(self) -> bool:
         # Like Go's server and Envoy: a client that ends its direction has gone.
         return False
 
-    def pause_writing(self) -> None:
-        self._write_paused = True
-
-    def resume_writing(self) -> None:
-        self._write_paused = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-
-    def shut(self) -> None:
-        """Close now when idle, else after the current answer."""
-        self._closing = True
-        if self._request is None and not self._lingering:
-            self.transport.close()
-
-    def abort(self) -> None:
-        self.transport.abort()
-
     @property
     def busy(self) -> bool:
         return self._request is not None
+
+    def shut(self) -> None:
+        """Close now when idle, else after the current answer."""
+        self.closing = True
+        if self._request is None and not self._lingering:
+            self.hang_up()
+
+    def abort(self) -> None:
+        self.transport.abort()
 
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
         request = self._request
         if request is None:
-            if self._lingering:
-                return
-            self._buffer = self._buffer + data if self._buffer else data
-            self._next_request()
+            if not self._lingering:
+                self._buffer = self._buffer + data if self._buffer else data
+                self._next_request()
         elif request.body_ended:
             self._buffer += data
             if len(self._buffer) > HIGH_WATER:
-                self._pause_reading()
+                self.pause_reading()
         else:
             self._body(request, data)
 
@@ -166,33 +150,32 @@ class Http1Connection(asyncio.Protocol):
         try:
             if not found:
                 check_unfinished_head(head)
-                if self._deadlines is not self._context.head_deadlines:
-                    self._watch(self._context.head_deadlines, self._head_expired)
+                if self._deadlines is not self.context.head_deadlines:
+                    self._watch(self.context.head_deadlines, self._head_expired)
                 return
             parsed = parse_request_head(head)
         except BadMessage as bad:
             self._refuse(bad)
             return
         self._deadlines.cancel(self._deadline)
-        self._buffer = b""
-        request = Http1Request(self, parsed)
-        self._request = request
-        length = parsed.length
-        if length:
-            if length == CHUNKED:
+        self._request = request = Http1Request(self, parsed)
+        self._buffer = rest
+        if parsed.length:
+            self._buffer = b""
+            if parsed.length == CHUNKED:
                 self._decoder = ChunkedDecoder()
             else:
-                self._left = length
+                self._left = parsed.length
             if rest:
                 self._body(request, rest)
                 if self._request is not request:
                     return
-        else:
-            self._buffer = rest
-        self._task = self._loop.create_task(self._run(request))
+        self._task = self.loop.create_task(self._run(request))
 
     def _body(self, request: Http1Request, data: bytes) -> None:
         decoder = self._decoder
+        incoming = request.incoming
+        assert incoming is not None
         if decoder is None:
             rest = b""
             if len(data) > self._left:
@@ -200,99 +183,93 @@ class Http1Connection(asyncio.Protocol):
                 data = data[: self._left]
             self._left -= len(data)
             if not request.finished:
-                request.incoming.feed(data)
+                incoming.feed(data)
             if not self._left:
-                self._body_ended(request, rest, None)
+                self._body_ended(request, incoming, rest, None)
             return
         try:
             for piece in decoder.feed(data):
                 if not request.finished:
-                    request.incoming.feed(piece)
+                    incoming.feed(piece)
         except BadMessage as bad:
             self._broken_body(request, bad)
             return
         if decoder.done:
             self._decoder = None
-            self._body_ended(request, decoder.rest, decoder.trailers)
+            self._body_ended(request, incoming, decoder.rest, decoder.trailers)
 
     def _body_ended(
-        self, request: Http1Request, rest: bytes, trailers: CIMultiDict[str] | None
+        self,
+        request: Http1Request,
+        incoming: Incoming,
+        rest: bytes,
+        trailers: CIMultiDict[str] | None,
     ) -> None:
         request.body_ended = True
-        request.incoming.end(trailers)
+        incoming.end(trailers)
         self._buffer = rest
         if request.finished:
-            self._answered(request)
+            self.answered(request)
 
     def _broken_body(self, request: Http1Request, bad: BadMessage) -> None:
-        request.body_ended = True
-        request.keep_alive = False
-        request.incoming.fail(ClientGone())
-        started = request.started
-        request.finished = True
+        """The client broke its own framing: nothing after it can be understood."""
+        if request.started:
+            self.transport.abort()
+            return
+        request.body_ended = request.finished = True
         self._request = None
+        if request.incoming is not None:
+            request.incoming.fail(ClientGone())
         if self._task is not None:
             self._task.cancel()
-            self._task = None
-        if started:
-            self.transport.abort()
-        else:
-            self._refuse(bad)
+        self._refuse(bad)
 
     # Answers
 
     async def _run(self, request: Http1Request) -> None:
         try:
-            await self._context.serve(request)
+            await self.context.serve(request)
         except (ClientGone, asyncio.CancelledError):
-            if not self.lost and self._request is request:
-                request.abort()
-        else:
-            if self._request is request and not request.finished:
+            pass
+        finally:
+            if not request.finished and not self.lost:
                 request.abort()
 
-    def _answered(self, request: Http1Request) -> None:
+    def answered(self, request: Http1Request) -> None:
         """The answer is out: take the next request, or close."""
         if self.lost:
             return
         if not request.body_ended:
-            if self._worth_draining(request):
+            if request.keep_alive and self._decoder is None and self._left <= _DRAIN:
+                assert request.incoming is not None
                 request.incoming.take()
-                self._watch(self._context.head_deadlines, self.transport.close)
-                return
-            self._request = None
-            self._linger()
+                self._watch(self.context.head_deadlines, self.hang_up)
+            else:
+                self._request = None
+                self._linger()
             return
         self._request = None
         self._task = None
-        if self._closing or not request.keep_alive:
-            self._close()
+        if self.closing or not request.keep_alive:
+            if self._buffer:
+                self._linger()
+            else:
+                self.hang_up()
             return
-        self._deadlines = self._context.idle_deadlines
-        self._deadline = self._deadlines.add(self._idle_expired)
-        self._resume_reading()
+        self._watch(self.context.idle_deadlines, self.hang_up)
         if self._buffer:
+            self.resume_reading()
             self._next_request()
 
-    def _worth_draining(self, request: Http1Request) -> bool:
-        return (
-            request.keep_alive
-            and not self._closing
-            and not request.awaits_continue
-            and self._decoder is None
-            and self._left <= _DRAIN
-        )
-
     def _refuse(self, bad: BadMessage) -> None:
-        reason = REASONS.get(bad.status, "")
         body = f"{bad}\n".encode()
         head = [
-            f"HTTP/1.1 {bad.status} {reason}",
+            f"HTTP/1.1 {bad.status} {REASONS.get(bad.status, '')}",
             "Content-Type: text/plain; charset=utf-8",
             f"Content-Length: {len(body)}",
             "Connection: close",
         ]
-        self.transport.write(encode_head(head) + body)
+        self.send(encode_head(head) + body)
         self._linger()
 
     def _linger(self) -> None:
@@ -301,16 +278,11 @@ class Http1Connection(asyncio.Protocol):
         self._lingering = True
         self._buffer = b""
         self._decoder = None
-        self._watch(self._context.linger_deadlines, self.transport.close)
+        self._watch(self.context.linger_deadlines, self.hang_up)
+        self.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._resume_reading()
-        else:
-            self.transport.close()
-
-    def _close(self) -> None:
-        if self._buffer:
-            self._linger()
+            self.resume_reading()
         else:
             self.transport.close()
 
@@ -319,130 +291,88 @@ class Http1Connection(asyncio.Protocol):
         self._deadlines = deadlines
         self._deadline = deadlines.add(expired)
 
-    def _idle_expired(self) -> None:
-        self.transport.close()
-
     def _head_expired(self) -> None:
-        self._refuse(
-            BadMessage(408, f"no complete request within {self._context.limits.head:g} s")
-        )
+        self._refuse(BadMessage(408, f"no complete request within {self.context.limits.head:g} s"))
 
-    def _pause_reading(self) -> None:
-        if not self.transport.is_closing() and self.transport.is_reading():
-            self.transport.pause_reading()
+    def take_over(self) -> bytes:
+        """Bytes that followed the head of an upgraded request; nothing is read here any more."""
+        received, self._buffer = self._buffer, b""
+        return received
 
-    def _resume_reading(self) -> None:
-        if not self.transport.is_closing() and not self.transport.is_reading():
-            self.transport.resume_reading()
-
-    async def drained(self) -> None:
-        while self._write_paused and not self.lost:
-            self._writable = self._loop.create_future()
-            await self._writable
-        if self.lost:
-            raise ClientGone
+    def tunnel_lost(self, exc: Exception | None) -> None:
+        # The handler learns of it from its stream, not by being cancelled.
+        self._task = None
+        self.connection_lost(exc)
 
 
 class Http1Request(Request):
     """A request on an `Http1Connection`."""
 
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_left",
-        "_no_body",
-        "answer_bytes",
-        "answer_status",
-        "authority",
-        "awaits_continue",
-        "body_ended",
-        "expects_continue",
-        "exposure",
-        "finished",
-        "headers",
-        "host",
-        "incoming",
-        "keep_alive",
-        "method",
-        "peer",
-        "protocol",
-        "scheme",
-        "started",
-        "target",
-        "upgrade",
-    )
-
     def __init__(self, connection: Http1Connection, head: RequestHead) -> None:
-        context = connection._context
-        headers = head.headers
+        context = connection.context
         self._connection = connection
-        self.method = head.method
-        self.target = head.target
-        self.host = head.host
-        self.authority = head.authority
-        self.headers = headers
+        (
+            self.method,
+            self.target,
+            version,
+            self.headers,
+            self.authority,
+            self.host,
+            length,
+            self.keep_alive,
+            self.upgrade,
+            self.expects_continue,
+            absolute,
+        ) = head
+        self.protocol = cast(Literal["HTTP/1.0", "HTTP/1.1"], version)
         self.scheme = context.scheme
-        self.protocol = cast(Literal["HTTP/1.0", "HTTP/1.1"], head.version)
         self.exposure = context.exposure
-        if head.absolute and is_cluster_local(head.host):
+        if absolute and is_cluster_local(self.host):
             # The client takes us for its proxy, to reach what only containers can resolve.
             self.exposure = "internal"
         self.peer = connection.peer
-        self.started = False
-        self.finished = False
-        self.answer_status = 0
-        self.answer_bytes = 0
-        self.body_ended = not head.length
-        self.incoming = Incoming(connection._pause_reading, connection._resume_reading)
-        if self.body_ended:
-            self.incoming.ended = True
-        self._chunked = False
+        self.body_ended = not length
+        self.incoming: Incoming | None = None
+        if length:
+            self.incoming = Incoming(connection.pause_reading, connection.resume_reading)
+        self._awaits_continue = self.expects_continue and length != 0
         self._no_body = False
+        self._chunked = False
         self._left = -1
-        self.keep_alive = head.version == "HTTP/1.1"
-        self.upgrade = ""
-        self.expects_continue = self.awaits_continue = False
-        if CONNECTION in headers:
-            options = tokens(",".join(headers.getall(CONNECTION)))
-            if "close" in options:
-                self.keep_alive = False
-            elif "keep-alive" in options:
-                self.keep_alive = True
-            if "upgrade" in options and self.keep_alive:
-                self.upgrade = headers.get(UPGRADE, "")
-        if EXPECT in headers and head.version == "HTTP/1.1":
-            self.expects_continue = headers[EXPECT].lower() == "100-continue"
-            self.awaits_continue = self.expects_continue and not self.body_ended
 
     # What came
 
     @property
     def has_body(self) -> bool:
-        return not (self.body_ended and self.incoming.ended and not self.incoming._pieces)
+        return self.incoming is not None
 
     async def body(self) -> AsyncIterator[bytes]:
-        if self.awaits_continue:
-            self.awaits_continue = False
-            if not self.started and not self.body_ended:
-                self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while data := await self.incoming.read():
+        incoming = self.incoming
+        if incoming is None:
+            return
+        if self._awaits_continue:
+            await self.inform(100)
+        while data := await incoming.read():
             yield data
 
     def buffered(self) -> bytes | None:
         incoming = self.incoming
+        if incoming is None:
+            return b""
         if not incoming.ended or incoming.trailers is not None:
             return None
         return incoming.peek()
 
     @property
     def trailers(self) -> CIMultiDict[str]:
-        trailers = self.incoming.trailers
-        return _NO_TRAILERS if trailers is None else trailers
+        if self.incoming is None or self.incoming.trailers is None:
+            return _NO_TRAILERS
+        return self.incoming.trailers
 
     # What goes back
 
     async def start(self, status: int, headers: HeaderPairs = (), reason: str = "") -> None:
-        self._connection.transport.write(self._head(status, headers, reason))
+        self._connection.send(self._head(status, headers, reason))
 
     async def write(self, data: bytes) -> None:
         connection = self._connection
@@ -450,18 +380,13 @@ class Http1Request(Request):
             raise ClientGone
         if self._no_body or not data:
             return
-        self.answer_bytes += len(data)
         if self._left >= 0:
             if len(data) > self._left:
                 self.abort()
                 raise ValueError("the body is longer than its Content-Length")
             self._left -= len(data)
-            connection.transport.write(data)
-        elif self._chunked:
-            connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        else:
-            connection.transport.write(data)
-        if connection._write_paused:
+        self._send_piece(data)
+        if connection.full:
             await connection.drained()
 
     async def finish(self, trailers: HeaderPairs = ()) -> None:
@@ -472,60 +397,51 @@ class Http1Request(Request):
             raise ClientGone
         if not self.started:
             raise RuntimeError("finish() before start()")
-        if self._chunked and not self._no_body:
-            lines = [f"{name}: {value}" for name, value in trailers]
-            if lines:
-                connection.transport.write(b"0\r\n" + encode_head(lines))
-            else:
-                connection.transport.write(b"0\r\n\r\n")
-        elif self._left > 0 and not self._no_body:
+        if self._left > 0 and not self._no_body:
             self.abort()
             return
+        if self._chunked:
+            lines = [f"{name}: {value}" for name, value in trailers]
+            connection.send(b"0\r\n" + encode_head(lines) if lines else b"0\r\n\r\n")
         self.finished = True
-        connection._answered(self)
+        connection.answered(self)
 
-    async def respond(self, status: int, headers: HeaderPairs = (), body: bytes | str = b"") -> None:
+    async def respond(
+        self, status: int, headers: HeaderPairs = (), body: bytes | str = b""
+    ) -> None:
         data = body.encode() if isinstance(body, str) else body
         await self.answer(status, [*headers, ("Content-Length", str(len(data)))], data, "")
 
     async def answer(self, status: int, headers: HeaderPairs, body: bytes, reason: str) -> None:
+        connection = self._connection
         head = self._head(status, headers, reason)
         if body and not self._no_body:
             head += body
             self.answer_bytes = len(body)
-        connection = self._connection
-        connection.transport.write(head)
+        connection.send(head)
         self.finished = True
-        connection._answered(self)
-        if connection._write_paused:
-            await connection.drained()
+        connection.answered(self)
 
     async def cut_short(self, text: str) -> None:
-        connection = self._connection
         data = text.encode()
-        if 0 <= self._left < len(data):
+        if self._left >= 0:
             data = data[: self._left]
-        if connection.lost or self._no_body:
-            data = b""
-        if data:
+            self._left -= len(data)
+        if data and not self._no_body and not self._connection.lost:
             # Not `write`: a client that does not read must not hold up the end.
-            if self._left >= 0:
-                self._left -= len(data)
-            self.answer_bytes += len(data)
-            framed = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
-            connection.transport.write(framed)
+            self._send_piece(data)
         await self.finish()
 
     async def inform(self, status: int, headers: HeaderPairs = ()) -> None:
         if self.protocol == "HTTP/1.0" or self.started:
             return
         if status == 100:
-            if not self.awaits_continue:
+            if self.body_ended or not self._awaits_continue:
                 return
-            self.awaits_continue = False
+            self._awaits_continue = False
         lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}"]
         lines += [f"{name}: {value}" for name, value in headers]
-        self._connection.transport.write(encode_head(lines))
+        self._connection.send(encode_head(lines))
 
     async def tunnel(self, headers: HeaderPairs = ()) -> Stream:
         connection = self._connection
@@ -533,21 +449,15 @@ class Http1Request(Request):
             raise ClientGone
         lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade"]
         lines += [f"{name}: {value}" for name, value in headers if name.lower() != "connection"]
-        self.started = True
-        self.finished = True
+        self.started = self.finished = True
         self.answer_status = 101
-        connection.transport.write(encode_head(lines))
-        received, connection._buffer = connection._buffer, b""
-        connection._resume_reading()
-        end = ClientTunnel(connection, received)
-        if connection._write_paused:
-            end.pause_writing()
-        return end
+        connection.send(encode_head(lines))
+        return ClientTunnel(connection)
 
     def abort(self) -> None:
         self.finished = True
         self.keep_alive = False
-        self._connection.transport.abort()
+        self._connection.abort()
 
     def _head(self, status: int, headers: HeaderPairs, reason: str) -> bytes:
         connection = self._connection
@@ -578,7 +488,7 @@ class Http1Request(Request):
                 lines.append("Transfer-Encoding: chunked")
             else:
                 self.keep_alive = False
-        if self.awaits_continue or connection._closing:
+        if connection.closing or (self._awaits_continue and not self.body_ended):
             # A client that was never told to continue may send its body all the same, or not.
             self.keep_alive = False
         if not self.keep_alive:
@@ -587,16 +497,20 @@ class Http1Request(Request):
             lines.append("Connection: keep-alive")
         return encode_head(lines)
 
+    def _send_piece(self, data: bytes) -> None:
+        self.answer_bytes += len(data)
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._connection.send(data)
+
 
 class ClientTunnel(TunnelEnd):
-    """A tunnel that ends the connection's bookkeeping too."""
+    """A tunnel that ends its connection's bookkeeping too."""
 
-    def __init__(self, connection: Http1Connection, received: bytes) -> None:
+    def __init__(self, connection: Http1Connection) -> None:
         self._connection = connection
-        super().__init__(connection.transport, received)
+        super().__init__(connection, connection.take_over())
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # The handler learns of it from its stream, not by cancellation.
-        self._connection._task = None
-        self._connection.connection_lost(exc)
+        self._connection.tunnel_lost(exc)

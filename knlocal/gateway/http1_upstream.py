@@ -3,164 +3,150 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from typing import cast
 
 from multidict import CIMultiDict
 
 from knlocal.gateway.http import HeaderPairs, Stream
 from knlocal.gateway.http1 import (
     CHUNKED,
-    CONTENT_LENGTH,
     UNTIL_CLOSE,
     BadMessage,
     ChunkedDecoder,
+    Pairs,
     ResponseHead,
     encode_head,
     parse_response_head,
 )
 from knlocal.gateway.incoming import Incoming
+from knlocal.gateway.outbox import Writer
 from knlocal.gateway.tunnel import TunnelEnd
 from knlocal.gateway.upstream import Exchange, UnansweredError, UpstreamError
 
 
-class Http1Upstream(asyncio.Protocol, Exchange):
+class Http1Upstream(Writer, Exchange):
     """The connection, and the exchange that uses it at the moment."""
 
     def __init__(self, give_back: Callable[[Http1Upstream], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        super().__init__()
         self._give_back = give_back
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self.lost = False
         self.used = False
         """An exchange was completed on it before: it may have been closed while idle."""
         self.idle_since = 0.0
-        self._write_paused = False
-        self._writable: asyncio.Future[None] | None = None
-        self._reset("GET")
-
-    def _reset(self, method: str) -> None:
-        self._method = method
-        self._buffer = b""
-        self._waiter: asyncio.Future[None] | None = None
-        self._heads: list[ResponseHead] = []
-        self._error: UpstreamError | None = None
-        self._head: ResponseHead | None = None
-        self._left = 0
-        self._decoder: ChunkedDecoder | None = None
-        self._incoming = Incoming(self._pause, self._resume)
-        self._chunked = False
-        self._sent_all = False
-        self._answered = False
-        self._switched = False
         self._active = False
+        self._interim: deque[ResponseHead] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+        self._error: UpstreamError | None = None
+        self._incoming: Incoming | None = None
+        self._decoder: ChunkedDecoder | None = None
+        self._buffer = b""
 
     # Exchange
 
-    def send(
-        self,
-        method: str,
-        target: str,
-        authority: str,
-        headers: list[tuple[str, str]],
-        body: bytes | None,
+    def send_request(
+        self, method: str, target: str, authority: str, headers: Pairs, body: bytes | None
     ) -> None:
-        self._reset(method)
         self._active = True
+        self._method = method
+        self._head: ResponseHead | None = None
+        self._whole: bytes | None = None
+        self._incoming = None
+        self._ended = False
+        """All of the answer is here."""
+        self._sent = body is not None
+        """All of the request is out."""
+        self._chunked = False
         lines = [f"{method} {target} HTTP/1.1", f"Host: {authority}"]
         framed = False
         for name, value in headers:
             lines.append(f"{name}: {value}")
             if len(name) == 14 and name.lower() == "content-length":
                 framed = True
-        if body is None:
-            self._chunked = not framed
-            if self._chunked:
-                lines.append("Transfer-Encoding: chunked")
-            self.transport.write(encode_head(lines))
-            return
-        if body and not framed:
+        if body is None and not framed:
+            self._chunked = True
+            lines.append("Transfer-Encoding: chunked")
+        elif body and not framed:
             lines.append(f"Content-Length: {len(body)}")
-        self._sent_all = True
         head = encode_head(lines)
-        self.transport.write(head + body if body else head)
+        self.send(head + body if body else head)
 
     async def write(self, data: bytes) -> None:
         self._check()
         if not data:
             return
-        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-        while self._write_paused and not self.lost:
-            self._writable = self._loop.create_future()
-            await self._writable
+        self.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if self.full:
+            await self.drained()
 
     async def finish(self, trailers: HeaderPairs = ()) -> None:
         self._check()
         if self._chunked:
             lines = [f"{name}: {value}" for name, value in trailers]
-            self.transport.write(b"0\r\n" + (encode_head(lines) if lines else b"\r\n"))
-        self._sent_all = True
-        if self._incoming.ended and self._head is not None:
-            self._complete()
+            self.send(b"0\r\n" + (encode_head(lines) if lines else b"\r\n"))
+        self._sent = True
 
     async def response(self) -> ResponseHead:
-        while not self._heads:
+        while True:
+            if self._interim:
+                return self._interim.popleft()
+            if self._head is not None:
+                return self._head
             if self._error is not None:
                 raise self._error
-            self._waiter = self._loop.create_future()
+            self._arrival = self.loop.create_future()
             try:
-                await self._waiter
+                await self._arrival
             finally:
-                self._waiter = None
-        return self._heads.pop(0)
+                self._arrival = None
 
     async def read(self) -> bytes:
+        whole = self._whole
+        if whole is not None:
+            self._whole = b""
+            return whole
+        assert self._incoming is not None
         return await self._incoming.read()
 
     def whole(self) -> bytes | None:
-        incoming = self._incoming
-        if not incoming.ended or incoming.trailers is not None:
-            return None
-        return incoming.take() if incoming._pieces else b""
+        return self._whole
 
     @property
     def trailers(self) -> CIMultiDict[str] | None:
-        return self._incoming.trailers
+        return None if self._incoming is None else self._incoming.trailers
 
     def tunnel(self) -> Stream:
         received, self._buffer = self._buffer, b""
-        return TunnelEnd(self.transport, received)
+        return TunnelEnd(self, received)
 
     def close(self) -> None:
-        if self._answered and not self.lost:
-            self._answered = False
-            head = self._head
-            if head is not None and head.keep_alive and not self.transport.is_closing():
-                self.used = True
-                self._active = False
-                self._head = None
-                self._give_back(self)
-                return
-        if self.transport.get_protocol() is self:
+        if not self._active:
+            return
+        self._active = False
+        head = self._head
+        if (
+            head is not None
+            and self._ended
+            and self._sent
+            and head.keep_alive
+            and not self.lost
+            and not self.transport.is_closing()
+        ):
+            self.used = True
+            self._give_back(self)
+        elif head is None or head.status != 101:
             self.transport.abort()
 
     # asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
     def data_received(self, data: bytes) -> None:
-        head = self._head
-        if head is None:
-            if not self._active:
-                # An idle server that says something (408, most likely) is about to close.
-                self.transport.abort()
-                return
+        if not self._active:
+            # An idle server that says something (408, most likely) is about to close.
+            self.transport.abort()
+        elif self._head is None:
             self._read_head(self._buffer + data if self._buffer else data)
-        elif self._switched:
-            self._buffer += data
         else:
-            self._body(head, data)
+            self._read_body(self._head, data)
 
     def _read_head(self, data: bytes) -> None:
         while True:
@@ -173,100 +159,83 @@ class Http1Upstream(asyncio.Protocol, Exchange):
                 self._buffer = data
                 return
             head, data = parsed
-            self._heads.append(head)
-            if head.status == 101:
-                self._buffer = data
-                self._head = head
-                self._incoming.ended = True
-                self._switched = True
-                self._wake()
-                return
-            if head.status >= 200:
+            if head.status >= 200 or head.status == 101:
                 break
-            self._wake()
+            self._interim.append(head)
+            self._arrived()
         self._buffer = b""
         self._head = head
         length = head.length
-        if length == 0:
-            self._incoming.ended = True
-            self._body_ended(data)
+        if head.status == 101:
+            self._buffer = data
+            self._whole = b""
+        elif length >= 0 and len(data) >= length:
+            # The usual case: a short answer in one segment.
+            self._whole = data[:length] if len(data) > length else data
+            self._answer_ended(data[length:])
         else:
+            self._incoming = Incoming(self.pause_reading, self.resume_reading)
             if length == CHUNKED:
                 self._decoder = ChunkedDecoder()
-                if CONTENT_LENGTH in head.headers:
-                    del head.headers[CONTENT_LENGTH]
-            elif length != UNTIL_CLOSE:
-                self._left = length
+            self._left = length
             if data:
-                self._body(head, data)
-        self._wake()
+                self._read_body(head, data)
+        self._arrived()
 
-    def _body(self, head: ResponseHead, data: bytes) -> None:
+    def _read_body(self, head: ResponseHead, data: bytes) -> None:
         incoming = self._incoming
-        if self._left:
-            size = len(data)
-            if size < self._left:
-                self._left -= size
-                incoming.feed(data)
-                return
-            incoming.ended = True
-            incoming.feed(data if size == self._left else data[: self._left])
-            rest = data[self._left :]
-            self._left = 0
-            self._body_ended(rest)
+        if head.status == 101:
+            self._buffer += data
+        elif incoming is None or self._ended:
+            # Bytes nobody asked for.
+            self.transport.abort()
         elif self._decoder is not None:
+            decoder = self._decoder
             try:
-                for piece in self._decoder.feed(data):
+                for piece in decoder.feed(data):
                     incoming.feed(piece)
             except BadMessage as bad:
                 self._fail(UpstreamError(f"it broke the framing of its answer: {bad}"))
                 return
-            if self._decoder.done:
-                incoming.end(self._decoder.trailers)
-                self._body_ended(self._decoder.rest)
-        elif head.length == UNTIL_CLOSE and not incoming.ended:
+            if decoder.done:
+                self._decoder = None
+                incoming.end(decoder.trailers)
+                self._answer_ended(decoder.rest)
+        elif head.length == UNTIL_CLOSE:
             incoming.feed(data)
         else:
-            # Bytes nobody asked for: what follows cannot be trusted.
-            self.transport.abort()
+            rest = data[self._left :]
+            if rest:
+                data = data[: self._left]
+            self._left -= len(data)
+            incoming.feed(data)
+            if not self._left:
+                incoming.end()
+                self._answer_ended(rest)
 
-    def _body_ended(self, rest: bytes) -> None:
+    def _answer_ended(self, rest: bytes) -> None:
+        self._ended = True
         if rest:
-            # An answer longer than it said, or one nobody asked for.
+            # More than it announced: what follows cannot be trusted.
             self.transport.close()
-        elif self._sent_all:
-            self._complete()
-
-    def _complete(self) -> None:
-        self._answered = True
-
-    def eof_received(self) -> bool:
-        head = self._head
-        if head is not None and head.length == UNTIL_CLOSE:
-            self._incoming.end()
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        super().connection_lost(exc)
+        if not self._active or self._ended:
+            return
+        reason = f" ({exc})" if exc else ""
         if self._head is None:
-            reason = f" ({exc})" if exc else ""
-            if self.used and not self._buffer and not self._heads:
+            if self.used and not self._buffer and not self._interim:
                 self._fail(UnansweredError(f"it closed the connection{reason}"))
             else:
                 self._fail(UpstreamError(f"it closed the connection before it answered{reason}"))
-        elif self._head.length == UNTIL_CLOSE and exc is None:
+        elif self._head.length == UNTIL_CLOSE and exc is None and self._incoming is not None:
+            self._ended = True
             self._incoming.end()
         else:
-            self._fail(UpstreamError("it closed the connection in the middle of its answer"))
-        self.resume_writing()
-
-    def pause_writing(self) -> None:
-        self._write_paused = True
-
-    def resume_writing(self) -> None:
-        self._write_paused = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+            self._fail(
+                UpstreamError(f"it closed the connection in the middle of its answer{reason}")
+            )
 
     def _check(self) -> None:
         if self.lost or self.transport.is_closing():
@@ -275,20 +244,13 @@ class Http1Upstream(asyncio.Protocol, Exchange):
     def _fail(self, error: UpstreamError) -> None:
         if self._error is None:
             self._error = error
-        self._incoming.fail(error)
-        self._wake()
+        if self._incoming is not None:
+            self._incoming.fail(error)
+        self._arrived()
         if not self.lost:
             self.transport.abort()
 
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def _pause(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def _resume(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
+    def _arrived(self) -> None:
+        arrival = self._arrival
+        if arrival is not None and not arrival.done():
+            arrival.set_result(None)

@@ -1,4 +1,7 @@
 """stub"""
+
 import asyncio
+
+
 class Http2Connection(asyncio.Protocol):
     def __init__(self, context: object) -> None: ...

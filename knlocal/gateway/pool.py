@@ -41,9 +41,8 @@ class Pool:
             connection = waiting.pop()
             if connection.lost or connection.transport.is_closing():
                 continue
-            if (
-                self.clock.monotonic() - connection.idle_since > _PROBE_AFTER
-                and not _stands(connection.transport)
+            if self.clock.monotonic() - connection.idle_since > _PROBE_AFTER and not _stands(
+                connection.transport
             ):
                 connection.transport.abort()
                 continue

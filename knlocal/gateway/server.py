@@ -157,9 +157,7 @@ class Gateway:
 
     def _busy(self) -> bool:
         return any(
-            connection.busy
-            for _, context in self._listeners
-            for connection in context.connections
+            connection.busy for _, context in self._listeners for connection in context.connections
         )
 
     def _unknown(self, request: Request) -> str:

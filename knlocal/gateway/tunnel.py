@@ -6,46 +6,45 @@ import asyncio
 
 from knlocal.gateway.http import ClientGone, Stream
 from knlocal.gateway.incoming import Incoming
+from knlocal.gateway.outbox import Writer
 
 
-class TunnelEnd(asyncio.Protocol):
-    """A `Stream` on a transport that spoke HTTP before."""
+class TunnelEnd(Writer):
+    """A `Stream` on the transport of a connection that spoke HTTP before."""
 
-    def __init__(self, transport: asyncio.Transport, received: bytes = b"") -> None:
-        self._transport = transport
-        self._incoming = Incoming(self._pause, self._resume)
-        self._writable: asyncio.Future[None] | None = None
-        self._paused_writing = False
-        self._closed = False
+    def __init__(self, before: Writer, received: bytes) -> None:
+        super().__init__()
+        before.flush()
+        self.transport = before.transport
+        self.full = before.full
+        self._incoming = Incoming(self.pause_reading, self.resume_reading)
         if received:
             self._incoming.feed(received)
-        transport.set_protocol(self)
-
-    # Stream
+        self.transport.set_protocol(self)
+        self.resume_reading()
 
     async def read(self) -> bytes:
         return await self._incoming.read()
 
     async def write(self, data: bytes) -> None:
-        if self._closed or self._transport.is_closing():
+        if self.lost or self.transport.is_closing():
             raise ClientGone
-        self._transport.write(data)
-        while self._paused_writing and not self._closed:
-            self._writable = asyncio.get_running_loop().create_future()
-            await self._writable
+        self.send(data)
+        if self.full:
+            await self.drained()
 
     def write_eof(self) -> None:
-        if self._transport.is_closing():
+        if self.lost or self.transport.is_closing():
             return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        self.flush()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         else:
-            self._transport.close()
+            self.transport.close()
 
     def close(self) -> None:
-        self._transport.close()
-
-    # asyncio.Protocol
+        if not self.lost:
+            self.hang_up()
 
     def data_received(self, data: bytes) -> None:
         self._incoming.feed(data)
@@ -55,28 +54,11 @@ class TunnelEnd(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
+        super().connection_lost(exc)
         if exc is None:
             self._incoming.end()
         else:
             self._incoming.fail(ClientGone())
-        self.resume_writing()
-
-    def pause_writing(self) -> None:
-        self._paused_writing = True
-
-    def resume_writing(self) -> None:
-        self._paused_writing = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-
-    def _pause(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
 
 
 async def join(one: Stream, other: Stream) -> tuple[int, int]:

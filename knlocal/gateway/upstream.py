@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from multidict import CIMultiDict
 
 from knlocal.gateway.http import HeaderPairs, Stream
-from knlocal.gateway.http1 import ResponseHead
+from knlocal.gateway.http1 import Pairs, ResponseHead
 
 Protocol = Literal["http1", "h2c"]
 
@@ -46,18 +46,13 @@ class UnansweredError(UpstreamError):
 class Exchange(ABC):
     """A request and its answer on an upstream connection.
 
-    `send` first; then `write`… and `finish` unless the body went with `send`. `response` gives each
+    `send_request` first; then `write`… and `finish` unless the body went with it. `response` gives each
     interim answer and then the final one; `read` its body, b"" at the end. `close` always.
     """
 
     @abstractmethod
-    def send(
-        self,
-        method: str,
-        target: str,
-        authority: str,
-        headers: list[tuple[str, str]],
-        body: bytes | None,
+    def send_request(
+        self, method: str, target: str, authority: str, headers: Pairs, body: bytes | None
     ) -> None:
         """The head, and the body when it is all here; None when it follows. `headers` holds
         Content-Length where the length is known."""
