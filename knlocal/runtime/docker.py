@@ -133,6 +133,11 @@ class DockerRuntime(Runtime):
         return True
 
     @property
+    def where(self) -> str:
+        """The engine's address and version, for people."""
+        return f"{self._engine.endpoint}, version {self._engine.version.get('Version', 'unknown')}"
+
+    @property
     def _engine(self) -> Engine:
         if self._engine_or_none is None:
             raise EngineUnavailable("The Docker runtime is not connected to an engine.")

@@ -1,0 +1,58 @@
+"""What a local process finds in its environment: the plan's variables, and of the daemon's own only
+those without which programs do not run (as a container would not see the rest either)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+_KEPT = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "PYENV_ROOT",
+        "NVM_DIR",
+        "GOPATH",
+        "GOROOT",
+        "GOCACHE",
+        "JAVA_HOME",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "LD_LIBRARY_PATH",
+        "SYSTEMROOT",
+    }
+)
+_KEPT_PREFIXES = ("LC_", "DYLD_", "XDG_")
+
+
+def environment(planned: Mapping[str, str], hostname: str) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+    return {"PATH": os.defpath, **kept, "HOSTNAME": hostname, **planned}

@@ -1,0 +1,171 @@
+"""Starting a shim, and hearing from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knlocal.runtime.api import RuntimeFailure
+from knlocal.runtime.process_shim import FAILED, STARTED
+
+SHIM = Path(__file__).with_name("process_shim.py")
+#: Seconds a shim may take to say whether the process started.
+START_DEADLINE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What the shim is told."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    log_max: int
+    user: int | None = None
+    group: int | None = None
+    groups: Sequence[int] = ()
+
+    def encoded(self) -> bytes:
+        fields = [
+            str(self.log_max),
+            "" if self.user is None else str(self.user),
+            "" if self.group is None else str(self.group),
+            ",".join(map(str, self.groups)),
+            str(self.cwd),
+            str(len(self.argv)),
+            *self.argv,
+            *(f"{name}={value}" for name, value in self.env.items()),
+        ]
+        if any("\0" in field for field in fields):
+            raise RuntimeFailure(
+                "CreateContainerError", "a command or environment value contains a NUL character"
+            )
+        return "\0".join(fields).encode(errors="surrogateescape")
+
+
+class Bell:
+    """The daemon's end of a shim's FIFO: `logged` at new lines, `ended` once when it is gone."""
+
+    def __init__(
+        self, folder: Path, logged: Callable[[], object], ended: Callable[[], object]
+    ) -> None:
+        self._path = folder / "bell"
+        self._logged = logged
+        self._ended = ended
+        self._fd = -1
+
+    async def launch(self, launch: Launch) -> None:
+        """Start the shim; RuntimeFailure when it cannot start the process."""
+        loop = asyncio.get_running_loop()
+        os.mkfifo(self._path, 0o600)
+        # Both ends are held until the shim has its own: a FIFO without a writer looks ended.
+        both = os.open(self._path, os.O_RDWR | os.O_NONBLOCK)
+        first: asyncio.Future[bytes] = loop.create_future()
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            loop.add_reader(self._fd, self._hear_first, first)
+            shim = _spawn(self._path.parent, launch)
+            try:
+                async with asyncio.timeout(START_DEADLINE):
+                    word = await first
+            except TimeoutError:
+                raise RuntimeFailure(
+                    "RunContainerError", f"the process did not start within {START_DEADLINE:g} s"
+                ) from None
+            finally:
+                _reap_later(shim)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(both)
+        loop.remove_reader(self._fd)
+        loop.add_reader(self._fd, self._hear)
+        if word[:1] == FAILED:
+            self.close()
+            raise RuntimeFailure("RunContainerError", _message(self._path.parent))
+
+    def listen(self) -> bool:
+        """To a shim that an earlier daemon started; False when it is gone."""
+        try:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            alive = os.read(self._fd, 65536) != b""
+        except BlockingIOError:
+            alive = True
+        if alive:
+            asyncio.get_running_loop().add_reader(self._fd, self._hear)
+        else:
+            self.close()
+        return alive
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            asyncio.get_running_loop().remove_reader(fd)
+            os.close(fd)
+
+    def _hear_first(self, first: asyncio.Future[bytes]) -> None:
+        word = os.read(self._fd, 1)
+        if word in (STARTED, FAILED) and not first.done():
+            first.set_result(word)
+
+    def _hear(self) -> None:
+        try:
+            heard = os.read(self._fd, 65536)
+        except BlockingIOError:
+            return
+        if heard:
+            self._logged()
+        else:
+            self.close()
+            self._ended()
+
+
+def _spawn(folder: Path, launch: Launch) -> int:
+    with tempfile.TemporaryFile() as spec:
+        spec.write(launch.encoded())
+        spec.seek(0)
+        try:
+            return os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", str(SHIM), str(folder)],
+                dict(os.environ),
+                file_actions=[(os.POSIX_SPAWN_DUP2, spec.fileno(), 0)],
+            )
+        except OSError as failed:
+            raise RuntimeFailure(
+                "RunContainerError", f"cannot start a process: {failed.strerror}"
+            ) from failed
+
+
+_shims: set[int] = set()
+
+
+def _reap_later(shim: int) -> None:
+    _shims.add(shim)
+    reap()
+
+
+def reap() -> None:
+    """Take the exit status of shims that have ended, so that none stays as a zombie."""
+    for shim in list(_shims):
+        try:
+            if os.waitpid(shim, os.WNOHANG)[0]:
+                _shims.discard(shim)
+        except ChildProcessError:
+            _shims.discard(shim)
+
+
+def _message(folder: Path) -> str:
+    try:
+        return (folder / "exit").read_text().split("\n", 2)[2].strip()
+    except (OSError, IndexError):
+        return "the process could not be started"
