@@ -1,0 +1,1 @@
+"""The request path: Knative's activator and queue-proxy in one step."""

@@ -1,0 +1,255 @@
+"""The autoscaler's decision, pure: what was measured goes in, how many pods to have comes out.
+
+Mirrors knative.dev/serving/pkg/autoscaler/scaling/autoscaler.go and kpa/resources/target.go
+(behaviours D4 to D13).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from knlocal.resources import duration
+from knlocal.serving.autoscaling.windows import MaxWindow
+from knlocal.serving.kinds import AUTOSCALING
+
+Metric = Literal["concurrency", "rps"]
+
+
+class AutoscalerDefaults(Protocol):
+    """What is read from ConfigMap config-autoscaler (shares are fractions, times seconds)."""
+
+    @property
+    def container_concurrency_target_fraction(self) -> float: ...
+    @property
+    def container_concurrency_target_default(self) -> float: ...
+    @property
+    def rps_target_default(self) -> float: ...
+    @property
+    def target_burst_capacity(self) -> float: ...
+    @property
+    def stable_window(self) -> float: ...
+    @property
+    def panic_window_percentage(self) -> float: ...
+    @property
+    def panic_threshold_percentage(self) -> float: ...
+    @property
+    def max_scale_up_rate(self) -> float: ...
+    @property
+    def max_scale_down_rate(self) -> float: ...
+    @property
+    def scale_down_delay(self) -> float: ...
+    @property
+    def activator_capacity(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeciderSpec:
+    """The settings of one revision's decisions."""
+
+    metric: Metric
+    target: float
+    """Per pod, after utilization."""
+    total: float
+    """Per pod, before utilization."""
+    target_burst_capacity: float
+    stable_window: float
+    panic_window: float
+    """Seconds."""
+    panic_threshold: float
+    """A ratio: 2.0 for 200 %."""
+    max_scale_up_rate: float
+    max_scale_down_rate: float
+    activation_scale: int
+    scale_down_delay: float
+    reachable: bool
+    activator_capacity: float
+    aggregation: str = "linear"
+
+    @classmethod
+    def of(
+        cls,
+        annotations: Mapping[str, str],
+        container_concurrency: int,
+        defaults: AutoscalerDefaults,
+        *,
+        reachable: bool,
+    ) -> DeciderSpec:
+        """The spec for a PodAutoscaler's annotations (already validated; nonsense is ignored)."""
+        metric: Metric = "rps" if annotation(annotations, "metric") == "rps" else "concurrency"
+        target, total = _target(annotations, container_concurrency, metric, defaults)
+        window = _seconds(annotations, "window", defaults.stable_window)
+        panic_share = _number(
+            annotations, "panic-window-percentage", defaults.panic_window_percentage
+        )
+        threshold = _number(
+            annotations, "panic-threshold-percentage", defaults.panic_threshold_percentage
+        )
+        return cls(
+            metric=metric,
+            target=target,
+            total=total,
+            target_burst_capacity=_number(
+                annotations, "target-burst-capacity", defaults.target_burst_capacity
+            ),
+            stable_window=window,
+            panic_window=max(1.0, math.floor(window * panic_share / 100 + 0.5)),
+            panic_threshold=threshold / 100,
+            max_scale_up_rate=defaults.max_scale_up_rate,
+            max_scale_down_rate=defaults.max_scale_down_rate,
+            activation_scale=int(_number(annotations, "activation-scale", 1)),
+            scale_down_delay=_seconds(annotations, "scale-down-delay", defaults.scale_down_delay),
+            reachable=reachable,
+            activator_capacity=defaults.activator_capacity,
+            aggregation=annotation(annotations, "metric-aggregation-algorithm") or "linear",
+        )
+
+
+class Observation(NamedTuple):
+    """What was measured, averaged over the two windows, and how many pods are ready."""
+
+    stable: float
+    panic: float
+    ready_pods: int
+
+
+class Decision(NamedTuple):
+    desired: int
+    excess_burst_capacity: int
+    """Negative: pods alone cannot take the burst, so the activator stays in the path."""
+    panicking: bool = False
+
+
+class Decider:
+    """Decides for one revision; remembers panic and delayed scale-downs between calls."""
+
+    def __init__(self, spec: DeciderSpec, ready_pods: int = 0, now: float = 0.0) -> None:
+        # Starting with several pods means a restart: hold them until the windows have filled.
+        self._panic_since: float | None = now if ready_pods > 1 else None
+        self._panic_pods = ready_pods
+        self._delay: MaxWindow | None = None
+        self.spec = spec
+
+    @property
+    def spec(self) -> DeciderSpec:
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: DeciderSpec) -> None:
+        self._spec = spec
+        if spec.scale_down_delay <= 0:
+            self._delay = None
+        elif self._delay is None:
+            self._delay = MaxWindow(spec.scale_down_delay)
+        else:
+            self._delay.seconds = spec.scale_down_delay
+
+    @property
+    def panicking(self) -> bool:
+        return self._panic_since is not None
+
+    def decide(self, seen: Observation, now: float) -> Decision:
+        """How many pods there shall be at `now` (monotonic seconds)."""
+        spec = self._spec
+        ready = max(1, seen.ready_pods)
+        stable, panic = self._wanted(seen.stable, ready), self._wanted(seen.panic, ready)
+        self._panic(math.ceil(seen.panic / spec.target) / ready >= spec.panic_threshold, now)
+        desired = stable
+        if self._panic_since is not None:
+            self._panic_pods = max(self._panic_pods, stable, panic)
+            desired = self._panic_pods
+        if self._delay is not None:
+            highest = self._delay.record(now, desired)
+            desired = highest if spec.reachable else desired
+        return Decision(desired, self._excess_burst_capacity(seen), self.panicking)
+
+    def _wanted(self, value: float, ready: int) -> int:
+        """Pods for `value` requests, within the rates of change."""
+        spec = self._spec
+        demand = math.ceil(value / spec.target)
+        most = math.ceil(spec.max_scale_up_rate * ready)
+        least = math.floor(ready / spec.max_scale_down_rate) if spec.reachable else 0
+        wanted = min(max(demand, least), most)
+        if spec.activation_scale > 1 and demand > 0:
+            wanted = max(wanted, spec.activation_scale)
+        return wanted
+
+    def _panic(self, over_threshold: bool, now: float) -> None:
+        if over_threshold:
+            self._panic_since = now
+        elif self._panic_since is not None and self._panic_since + self._spec.stable_window < now:
+            self._panic_since = None
+            self._panic_pods = 0
+
+    def _excess_burst_capacity(self, seen: Observation) -> int:
+        burst = self._spec.target_burst_capacity
+        if burst == 0:
+            return 0
+        if burst < 0:
+            return -1
+        return math.floor(seen.ready_pods * self._spec.total - burst - seen.panic)
+
+
+def activator_count(ready_pods: int, spec: DeciderSpec) -> int:
+    """How many activators a ServerlessService asks for (behaviour D24)."""
+    if spec.target_burst_capacity == 0:
+        return 2
+    cover = ready_pods * spec.total + max(0.0, spec.target_burst_capacity)
+    return max(2, math.ceil(cover / spec.activator_capacity))
+
+
+def _target(
+    annotations: Mapping[str, str],
+    container_concurrency: int,
+    metric: Metric,
+    defaults: AutoscalerDefaults,
+) -> tuple[float, float]:
+    share = _number(annotations, "target-utilization-percentage", -1.0) / 100
+    if share <= 0:
+        share = defaults.container_concurrency_target_fraction
+    if metric == "rps":
+        total = _number(annotations, "target", defaults.rps_target_default)
+    else:
+        total = container_concurrency or defaults.container_concurrency_target_default
+        asked = _number(annotations, "target", 0.0)
+        if asked:
+            total = min(asked, container_concurrency) if container_concurrency else asked
+    return max(0.01, total * share), total
+
+
+# -- annotations ----------------------------------------------------------------------------------
+
+
+def annotation(annotations: Mapping[str, str], name: str) -> str | None:
+    """An `autoscaling.knative.dev/<name>` annotation, in kebab or camel case (behaviour B52)."""
+    value = annotations.get(f"{AUTOSCALING}/{name}")
+    if value is None:
+        head, *rest = name.split("-")
+        camel = head + "".join(word.capitalize() for word in rest)
+        value = annotations.get(f"{AUTOSCALING}/{camel}")
+    return value
+
+
+def _number(annotations: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(annotation(annotations, name) or default)
+    except ValueError:
+        return default
+
+
+def _seconds(annotations: Mapping[str, str], name: str, default: float) -> float:
+    text = annotation(annotations, name)
+    try:
+        return duration.parse(text) if text else default
+    except ValueError:
+        return default
+
+
+def whole_number(annotations: Mapping[str, str], name: str) -> int | None:
+    """An integer annotation, or None when it is not there (or not a number)."""
+    try:
+        return int(annotation(annotations, name) or "")
+    except ValueError:
+        return None
