@@ -6,7 +6,6 @@ Everything a daemon needs to remember is here, and nothing here is meant for ver
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -158,13 +157,3 @@ class Card:
     @property
     def gateway_port(self) -> int:
         return int(self.gateway.rpartition(":")[2])
-
-
-def private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    draft.replace(path)

@@ -70,8 +70,8 @@ def holder_of(port: int) -> str:
     except (psutil.AccessDenied, OSError):
         return "another process (its name is hidden from this user)"
     for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-        if listens and connection.laddr[1] == port:
+        listening = connection.status == psutil.CONN_LISTEN
+        if listening and getattr(connection.laddr, "port", None) == port:
             if connection.pid is None:
                 return "another user's process"
             return _named(connection.pid)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from knlocal.project.errors import ProjectError
-from knlocal.project.home import Card, Home, private
+from knlocal.project.home import Card, Home
 from knlocal.project.ports import holder_of, take
 
 CARD = Card(os.getpid(), "shop", "docker", "127.0.0.1:8080", "172.17.0.1:80", "https://x")
@@ -52,11 +52,6 @@ def test_a_state_folder_that_cannot_be_made_is_told(project: Path) -> None:
     (project / ".knlocal").write_text("a file in the way")
     with pytest.raises(ProjectError, match="state_dir"):
         Home(project / ".knlocal").make()
-
-
-def test_private_files_are_for_their_owner_only(project: Path) -> None:
-    private(project / "secrets" / "key", b"x")
-    assert (project / "secrets" / "key").stat().st_mode & 0o777 == 0o600
 
 
 async def _listen(port: int, sockets: list[socket.socket]) -> int:

@@ -1,0 +1,71 @@
+"""What a builder is: it turns a source folder into an image that the local engine has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Progress = Callable[[str], None]
+"""Called with one line of what a build says, as it says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """One image to be made."""
+
+    name: str
+    """For people: the service's name."""
+    image: str
+    """The name the image gets, with its tag."""
+    context: Path
+    dockerfile: str
+    """The text of the Dockerfile."""
+    dockerfile_name: str = "Dockerfile"
+    """What to call it in messages, and its path in the context when it is there."""
+    generated: bool = False
+    """True when nobody wrote the Dockerfile but knlocal."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Further files for the context, by path: what a generated Dockerfile needs."""
+    args: Mapping[str, str] = field(default_factory=dict)
+    target: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class BuildFailure(Exception):
+    """A build went wrong. `str()` is for people: the step, its line, the end of its output."""
+
+    def __init__(
+        self, name: str, what: str, *, file: str = "", line: int = 0, step: str = "", tail: str = ""
+    ) -> None:
+        self.name, self.what, self.file, self.line = name, what, file, line
+        self.step, self.tail = step, tail
+        place = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
+        text = f"{name}: {place}{what}"
+        if step:
+            text += f"\n  in step: {step}"
+        if tail:
+            text += "".join(f"\n  | {said}" for said in tail.splitlines())
+        super().__init__(text)
+
+
+class Builder(ABC):
+    """One way to build images. Every call has a deadline; all failures are BuildFailures."""
+
+    name: str
+
+    @abstractmethod
+    async def problem(self) -> str | None:
+        """Why this builder cannot run here, or None when it can."""
+
+    @abstractmethod
+    async def image_id(self, image: str) -> str | None:
+        """The id of the engine's image of this name; None when it has none."""
+
+    @abstractmethod
+    async def build(self, request: BuildRequest, progress: Progress) -> str:
+        """Make the image and return its id. Cancelling the call gives the build up."""
+
+    async def close(self) -> None:  # noqa: B027
+        """Let go of connections."""

@@ -1,0 +1,270 @@
+"""From the `source` folders of a project to what runs: a snapshot, and on Docker an image.
+
+Nothing changed, nothing built: images are named by the content they were made from. Where only
+source files changed, the last image serves again with the new snapshot mounted over its copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from knlocal.build.api import Builder, BuildFailure, BuildRequest
+from knlocal.build.context import Scanner, SourceFile, digest
+from knlocal.build.dockerfile import parse
+from knlocal.build.ignore import Ignore, from_gitignore, read
+from knlocal.build.recipes import NotASource, Options, Recipe, recognise
+from knlocal.build.snapshots import Snapshots, SourceChanged
+from knlocal.project.errors import Problem, ProjectError
+from knlocal.project.home import Home
+from knlocal.project.objects import RUN, SNAPSHOT, Origin
+from knlocal.project.settings import Build, Container, Settings
+
+#: Images under this name are never looked up in a registry (Knative's dev.local).
+PREFIX = "dev.local"
+#: How often a folder that keeps changing is looked at again before we take what there is.
+TRIES = 20
+
+RuntimeName = Literal["docker", "process"]
+Told = Callable[[str, str], None]
+"""Called with a service's name and one line about its build."""
+
+
+class Wanted(NamedTuple):
+    """One container that is made from a folder or a command."""
+
+    service: str
+    container: str
+    """"" for the main one, "init:NAME" for init containers."""
+    table: Container
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}/{self.container}" if self.container else self.service
+
+
+def wanted(settings: Settings) -> Iterator[Wanted]:
+    """Everything in the project that has a source or a command to run."""
+    for name, service in settings.services.items():
+        tables: dict[str, Container] = {"": service, **service.containers}
+        tables |= {f"init:{key}": table for key, table in service.init.items()}
+        for container, table in tables.items():
+            if table.source or table.run:
+                yield Wanted(name, container, table)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a source folder holds right now."""
+
+    folder: Path
+    recipe: Recipe
+    files: tuple[SourceFile, ...]
+
+
+class Sources:
+    """Makes origins. Keeps in mind what it built, and what it read, for the next save."""
+
+    def __init__(
+        self, settings: Settings, home: Home, runtime: RuntimeName, builder: Builder | None
+    ) -> None:
+        self.settings = settings
+        self._home = home
+        self._runtime = runtime
+        self._builder = builder
+        self._scanner = Scanner()
+        self.snapshots = Snapshots(home.snapshots)
+        self._slots = asyncio.Semaphore(settings.build.parallel)
+
+    async def origin(self, want: Wanted, told: Told, *, mount: bool = True) -> Origin:
+        """What a container is made of now. Raises ProjectError or BuildFailure.
+
+        `mount` False always builds what changed, instead of mounting a snapshot over it.
+        """
+        looked = await asyncio.to_thread(self.look, want)
+        if self._runtime == "process":
+            return await self._process_origin(want, looked)
+        return await self._docker_origin(want, looked, told, mount)
+
+    def look(self, want: Wanted) -> Looked:
+        """Read a source folder: what it is, and its files. Runs on a thread: it may be large."""
+        where = f"[services.{want.service}]"
+        folder = (self.settings.root / (want.table.source or ".")).resolve()
+        build = want.table.build or Build()
+        if build.context:
+            folder = (self.settings.root / build.context).resolve()
+        if not folder.is_dir():
+            raise ProjectError(
+                Problem("knlocal.toml", f"no such folder: {want.table.source}", f"{where} source")
+            )
+        try:
+            recipe = recognise(folder, self._options(build))
+        except NotASource as error:
+            if not want.table.run:
+                raise ProjectError(
+                    Problem("knlocal.toml", str(error), where, 'or say how: run = "…"')
+                ) from None
+            recipe = Recipe("command", None)
+        if want.table.run:
+            recipe = replace(recipe, run=tuple(want.table.run))
+        return Looked(folder, recipe, tuple(self._scanner.scan(folder, self._ignore(folder))))
+
+    def _options(self, build: Build) -> Options:
+        common = self.settings.build
+        return Options(
+            dockerfile=build.dockerfile or common.dockerfile,
+            base_image=build.base_image or common.base_image,
+            args={**common.args, **build.args},
+            target=build.target or common.target,
+        )
+
+    @staticmethod
+    def _ignore(folder: Path) -> Ignore:
+        return Ignore([*from_gitignore(read(folder, ".gitignore")), *read(folder)])
+
+    # -- local processes ----------------------------------------------------------------------
+
+    async def _process_origin(self, want: Wanted, looked: Looked) -> Origin:
+        recipe = looked.recipe
+        if recipe.run is None:
+            raise ProjectError(
+                Problem(
+                    "knlocal.toml",
+                    "cannot run as a local process",
+                    f"[services.{want.service}]",
+                    recipe.why_not or 'say how to run it: run = "…"',
+                )
+            )
+        looked, tree = await self._snapshot(want, looked)
+        run = {"command": list(recipe.run), "dir": str(tree)}
+        return Origin(
+            image=self._image(want, digest(looked.files, {"run": json.dumps(recipe.run)})),
+            annotations={**recipe.annotations, RUN: json.dumps(run)},
+            env=recipe.env,
+        )
+
+    async def _snapshot(self, want: Wanted, looked: Looked) -> tuple[Looked, Path]:
+        """The snapshot of the folder as it is, taken again when it changes meanwhile."""
+        for _ in range(TRIES):
+            try:
+                return looked, await asyncio.to_thread(
+                    self.snapshots.take, looked.folder, looked.files
+                )
+            except SourceChanged:
+                looked = await asyncio.to_thread(self.look, want)
+            except OSError as error:
+                raise ProjectError(
+                    Problem(str(self._home.snapshots), f"cannot be written: {error.strerror}")
+                ) from None
+        raise ProjectError(Problem(str(looked.folder), "keeps changing while it is read"))
+
+    # -- images -------------------------------------------------------------------------------
+
+    async def _docker_origin(self, want: Wanted, looked: Looked, told: Told, mount: bool) -> Origin:
+        recipe, builder = looked.recipe, self._builder
+        if recipe.dockerfile is None or builder is None:
+            raise ProjectError(
+                Problem(
+                    "knlocal.toml",
+                    "cannot be built into an image",
+                    f"[services.{want.service}]",
+                    'add a Dockerfile, or set runtime = "process" under [project]',
+                )
+            )
+        facts = await self._facts(want, recipe, builder)
+        image = self._image(want, digest(looked.files, facts))
+        origin = Origin(image, dict(recipe.annotations), recipe.env)
+        if await builder.image_id(image):
+            self._remember(want, digest(looked.files, facts, self._rebuilds(recipe)), image)
+            return origin
+        parts = digest(looked.files, facts, self._rebuilds(recipe))
+        last = self._remembered(want, parts)
+        if mount and recipe.target and last and await builder.image_id(last):
+            looked, tree = await self._snapshot(want, looked)
+            over = json.dumps({"dir": str(tree), "target": recipe.target})
+            return replace(origin, image=last, annotations={**origin.annotations, SNAPSHOT: over})
+        await self._build(want, looked, image, told)
+        self._remember(want, parts, image)
+        return origin
+
+    async def _facts(self, want: Wanted, recipe: Recipe, builder: Builder) -> dict[str, str]:
+        """What an image depends on beside its files: the base as it is here, too."""
+        build = want.table.build or Build()
+        facts = {
+            "dockerfile": recipe.dockerfile or "",
+            "target": build.target or "",
+            "builder": builder.name,
+            **{f"arg.{key}": value for key, value in recipe.args.items()},
+            **{f"file.{key}": data.hex() for key, data in recipe.files.items()},
+        }
+        for instruction in parse(recipe.dockerfile or ""):
+            if instruction.name == "FROM":
+                base = _substituted(instruction.value.split(" ")[0], recipe.args)
+                facts[f"base.{base}"] = await builder.image_id(base) or ""
+        return facts
+
+    @staticmethod
+    def _rebuilds(recipe: Recipe) -> Callable[[str], bool]:
+        return Ignore(recipe.rebuild, always=())
+
+    def _image(self, want: Wanted, content: str) -> str:
+        name = want.name.replace(":", "-").replace("/", "-")
+        return f"{PREFIX}/{self.settings.project.name}/{name}:{content[:16]}"
+
+    async def _build(self, want: Wanted, looked: Looked, image: str, told: Told) -> None:
+        recipe, builder = looked.recipe, self._builder
+        assert builder is not None
+        assert recipe.dockerfile is not None
+        build = want.table.build or Build()
+        request = BuildRequest(
+            name=want.name,
+            image=image,
+            context=looked.folder,
+            dockerfile=recipe.dockerfile,
+            dockerfile_name=recipe.dockerfile_name,
+            generated=recipe.generated,
+            files=recipe.files,
+            args={**self.settings.build.args, **recipe.args, **build.args},
+            target=build.target or self.settings.build.target,
+            labels={"dev.knlocal.built-for": f"{self.settings.project.name}/{want.name}"},
+        )
+        async with self._slots:
+            told(want.name, f"building from {recipe.kind}")
+            await builder.build(request, lambda line: told(want.name, line))
+            told(want.name, f"built {image}")
+
+    # -- which image was built from which dependencies -----------------------------------------
+
+    @property
+    def _notes(self) -> Path:
+        return self._home.folder / "builds.json"
+
+    def _read_notes(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._notes.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _remembered(self, want: Wanted, parts: str) -> str | None:
+        return self._read_notes().get(f"{want.name} {parts[:24]}")
+
+    def _remember(self, want: Wanted, parts: str, image: str) -> None:
+        notes = self._read_notes()
+        if notes.get(key := f"{want.name} {parts[:24]}") != image:
+            # Newest first; what is older than a few hundred builds is forgotten.
+            notes = dict(list({key: image, **notes}.items())[:500])
+            self._notes.write_text(json.dumps(notes, indent=1))
+
+
+def _substituted(image: str, args: Mapping[str, str]) -> str:
+    for key, value in args.items():
+        image = image.replace(f"${{{key}}}", value).replace(f"${key}", value)
+    return image
+
+
+__all__ = ["BuildFailure", "Looked", "Sources", "Wanted", "wanted"]
