@@ -1,0 +1,336 @@
+"""The kubelet: has every Pod object run, and its status say how it goes.
+
+Each pod has a `PodWorker`. The kubelet brings it what concerns it: changes of its object, of
+ConfigMaps and Secrets it uses, and what the engine says happened to its containers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from knlocal.clock import Clock, SystemClock
+from knlocal.control.controller import Controller, Requeue, Watching
+from knlocal.control.queue import WorkQueue
+from knlocal.resources.base import (
+    Key,
+    Obj,
+    controller_of,
+    key_of,
+    spec_of,
+    status_of,
+    timestamp,
+    uid_of,
+)
+from knlocal.resources.status import NotFound
+from knlocal.runtime.api import (
+    ContainerEvent,
+    EngineUnavailable,
+    PodState,
+    Runtime,
+    RuntimeFailure,
+)
+from knlocal.store.store import Store
+from knlocal.workloads.admission import pod_admission, why_unschedulable
+from knlocal.workloads.node import DrainHook, Node
+from knlocal.workloads.podplan import PodNetwork
+from knlocal.workloads.podstatus import is_terminal
+from knlocal.workloads.podworker import PodWorker
+from knlocal.workloads.terms import CLAIM, CONFIG_MAP, NODE_NAME, POD, SECRET
+from knlocal.workloads.tokens import LocalIssuer, TokenIssuer
+
+log = logging.getLogger(__name__)
+
+#: Seconds (real time) between two looks at whether the engine answers: while it does, while not.
+_CHECK_SECONDS = 10.0
+_RETURN_SECONDS = 0.5
+
+
+class Kubelet(Controller):
+    """Runs pods. `root` holds their volumes and the claims' folders.
+
+    `store.clock` rules back-off and deadlines; `machine_clock` probes, graces and the engine.
+    """
+
+    kind = POD
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        root: Path,
+        *,
+        machine_clock: Clock | None = None,
+        network: PodNetwork | None = None,
+        issue_token: TokenIssuer | None = None,
+    ) -> None:
+        super().__init__(store)
+        self.node = Node(
+            store=store,
+            runtime=runtime,
+            root=root.absolute(),
+            machine_clock=machine_clock or SystemClock(),
+            network=network or PodNetwork(),
+            issue_token=issue_token or LocalIssuer(),
+            poke=self.poke,
+            engine_lost=self._engine_lost,
+        )
+        self.workers: dict[str, PodWorker] = {}
+        self.engine_changed: list[Callable[[bool], object]] = []
+        """Told when the engine went away or came back."""
+        self._found: dict[str, PodState] = {}
+        self._queue = WorkQueue("kubelet", store.clock, self._sync)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lost = asyncio.Event()
+        self._adopted = False
+        store.admission.append(pod_admission(store, self.node.network))
+
+    # -- for others ---------------------------------------------------------------------------
+
+    @property
+    def drain_hooks(self) -> list[DrainHook]:
+        """Awaited, within the grace, before the containers of a deleted pod get SIGTERM."""
+        return self.node.drain_hooks
+
+    @property
+    def busy(self) -> bool:
+        """Whether some pod is being started, stopped or changed right now."""
+        return self._queue.busy or any(worker.busy for worker in self.workers.values())
+
+    def address_of(self, pod: Obj, port: int) -> tuple[str, int]:
+        """Where the daemon reaches a port of the pod. LookupError while that is not known."""
+        worker = self.workers.get(uid_of(pod))
+        if worker is None or worker.state is None:
+            raise LookupError(f"pod {pod['metadata']['name']} has no address yet")
+        return self.node.runtime.address(worker.state, port)
+
+    def poke(self, key: Key) -> None:
+        """Have a pod looked at soon."""
+        self._queue.add(key)
+
+    def take_over(self, worker: PodWorker) -> None:
+        """A prepared pod becomes a real one: its worker runs already, its object comes now."""
+        self.workers[worker.uid] = worker
+
+    # -- the controller -----------------------------------------------------------------------
+
+    def watches(self) -> Sequence[Watching]:
+        return [Watching(kind, self._users_of) for kind in (CONFIG_MAP, SECRET, CLAIM)]
+
+    async def start(self) -> None:
+        await self._adopt()
+        self._background(self._follow_events())
+        self._background(self._watch_engine())
+
+    async def stop(self) -> None:
+        """Let go of everything; containers stay as they are."""
+        for task in list(self._tasks):
+            task.cancel()
+        await self._queue.close()
+        for worker in list(self.workers.values()):
+            await worker.close()
+        self.workers.clear()
+
+    async def shutdown(self, *, grace_seconds: float = 5.0) -> None:
+        """After `stop`: leave nothing of any pod on this machine. Pods that a controller will make
+        anew are deleted, others start afresh next time; finished ones stay as they are."""
+        with contextlib.suppress(RuntimeFailure):
+            found = await self.node.runtime.pods()
+            await asyncio.gather(
+                *(self.node.runtime.remove(state.id, grace_seconds) for state in found),
+                return_exceptions=True,
+            )
+        for pod in self.store.list(POD):
+            if not is_terminal(pod):
+                self._forget(pod)
+        await asyncio.to_thread(_remove_folder, self.node.root / "pods")
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        self._queue.add(key)
+        return None
+
+    async def _sync(self, key: Key) -> float | None:
+        pod = self.store.find_key(key)
+        for worker in self._workers_of(key):
+            if pod is None or worker.uid != uid_of(pod):
+                worker.gone()
+            if worker.done:
+                await worker.close()
+                del self.workers[worker.uid]
+        if pod is None:
+            return None
+        if not spec_of(pod).get("nodeName"):
+            self._tell_unschedulable(pod)
+            return None
+        worker = self.workers.get(uid_of(pod)) or self._new_worker(pod)
+        worker.update(pod)
+        try:
+            return await worker.sync()
+        except EngineUnavailable:
+            self._engine_lost()
+        except Exception:
+            log.exception("kubelet: cannot bring pod %s in line", key)
+            raise
+        return None
+
+    def _new_worker(self, pod: Obj) -> PodWorker:
+        uid = uid_of(pod)
+        worker = PodWorker(self.node, pod, self._found.pop(uid, None))
+        self.workers[uid] = worker
+        if not status_of(pod).get("startTime") and not pod["metadata"].get("deletionTimestamp"):
+            name = f"{pod['metadata'].get('namespace')}/{pod['metadata']['name']}"
+            self.node.scheduler.normal(
+                pod, "Scheduled", f"Successfully assigned {name} to {NODE_NAME}"
+            )
+        return worker
+
+    def _workers_of(self, key: Key) -> list[PodWorker]:
+        return [worker for worker in list(self.workers.values()) if worker.key == key]
+
+    def _users_of(self, obj: Obj) -> Iterable[Key]:
+        """Pods that use a ConfigMap, Secret or claim."""
+        wanted = key_of(obj)
+        keys = []
+        for worker in self.workers.values():
+            if worker.key.namespace == wanted.namespace and (
+                (wanted.group_kind, wanted.name) in worker.references
+            ):
+                worker.config_touched()
+                keys.append(worker.key)
+        return keys
+
+    def _tell_unschedulable(self, pod: Obj) -> None:
+        reason, message = why_unschedulable(pod) or ("", "")
+        status = status_of(pod)
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "lastProbeTime": None,
+            "lastTransitionTime": timestamp(self.clock.now()),
+            "reason": reason,
+            "message": message,
+        }
+        before: Obj = next(iter(status.get("conditions") or ()), {})
+        if before.get("message") != message:
+            self.store.set_status(key_of(pod), {**status, "conditions": [condition]})
+            self.node.scheduler.warning(pod, "FailedScheduling", message)
+
+    # -- the engine ---------------------------------------------------------------------------
+
+    async def _adopt(self) -> None:
+        """Learn what runs; remove what nobody owns."""
+        try:
+            address = await self.node.runtime.host_address()
+            self.node.host_ip = address if address[:1].isdigit() else "127.0.0.1"
+            found = await self.node.runtime.pods()
+        except EngineUnavailable:
+            self._engine_lost()
+            return
+        owned = {uid_of(pod) for pod in self.store.list(POD)}
+        self._found = {state.id.uid: state for state in found if state.id.uid in owned}
+        strangers = [s for s in found if s.id.uid not in owned and s.id.uid not in self.workers]
+        for state in strangers:
+            self._background(self._remove_stranger(state))
+        self._adopted = True
+
+    async def _remove_stranger(self, state: PodState) -> None:
+        log.info("removing pod %s/%s: nobody owns it", state.id.namespace, state.id.name)
+        try:
+            await self.node.runtime.remove(state.id)
+        except RuntimeFailure as error:
+            log.warning("cannot remove pod %s: %s", state.id.name, error)
+        await asyncio.to_thread(_remove_folder, self.node.root / "pods" / state.id.uid)
+
+    async def _follow_events(self) -> None:
+        while True:
+            try:
+                async for event in self.node.runtime.events():
+                    self._happened(event)
+            except EngineUnavailable:
+                self._engine_lost()
+            except RuntimeFailure as error:
+                log.warning("kubelet: the engine's events stopped: %s", error)
+            await self.node.machine_clock.sleep(_RETURN_SECONDS)
+            self._look_at_all()  # something may have happened unseen
+
+    def _happened(self, event: ContainerEvent) -> None:
+        worker = self.workers.get(event.id.uid)
+        if worker is not None:
+            worker.container_event(event)
+            worker.poke()
+
+    async def _watch_engine(self) -> None:
+        clock = self.node.machine_clock
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await clock.wait_for(self._lost.wait(), _CHECK_SECONDS)
+            if await self._answers():
+                if self._lost.is_set():
+                    await self._engine_returned()
+            else:
+                self._engine_lost()
+                await clock.sleep(_RETURN_SECONDS)
+
+    async def _answers(self) -> bool:
+        runtime = self.node.runtime
+        if await runtime.healthy():
+            return True
+        with contextlib.suppress(RuntimeFailure):
+            await runtime.start()
+            return await runtime.healthy()
+        return False
+
+    def _engine_lost(self) -> None:
+        if self.node.engine_ok:
+            log.warning("the container engine does not answer; pods stay as they were last seen")
+            self.node.engine_ok = False
+            for tell in self.engine_changed:
+                tell(False)
+        self._lost.set()
+
+    async def _engine_returned(self) -> None:
+        self._lost.clear()
+        self.node.engine_ok = True
+        if not self._adopted:
+            await self._adopt()
+        log.info("the container engine answers again")
+        for tell in self.engine_changed:
+            tell(True)
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        for worker in self.workers.values():
+            worker.look_again()
+            worker.poke()
+
+    # -- helpers ------------------------------------------------------------------------------
+
+    def _forget(self, pod: Obj) -> None:
+        key = key_of(pod)
+        try:
+            if controller_of(pod) or pod["metadata"].get("deletionTimestamp"):
+                self.store.delete(POD, key.namespace, key.name, grace_seconds=0)
+            else:
+                fresh = {"phase": "Pending", "qosClass": status_of(pod).get("qosClass")}
+                self.store.set_status(key, fresh)
+        except NotFound:
+            pass
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="kubelet")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("kubelet: %s", error, exc_info=error)
+
+
+def _remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
