@@ -33,7 +33,7 @@ from knlocal.gateway.tunnel import TunnelEnd
 REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _FRAMING: Final = frozenset({"connection", "transfer-encoding", "keep-alive", "proxy-connection"})
 _DRAIN: Final = 256 * 1024
-"""Bytes of an unread request body that are worth reading to keep the connection (as Go's server)."""
+"""Bytes of an unread request body worth reading to keep the connection (as Go's server)."""
 
 _NO_TRAILERS: Final[CIMultiDict[str]] = CIMultiDict()
 

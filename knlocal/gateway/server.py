@@ -84,7 +84,7 @@ class Gateway:
             port,
             ssl=ssl,
             backlog=1024,
-            **({"ssl_handshake_timeout": self._limits.head} if ssl else {}),
+            ssl_handshake_timeout=self._limits.head if ssl else None,
         )
         self._listeners.append((server, context))
         bound = server.sockets[0].getsockname()

@@ -46,8 +46,8 @@ class UnansweredError(UpstreamError):
 class Exchange(ABC):
     """A request and its answer on an upstream connection.
 
-    `send_request` first; then `write`… and `finish` unless the body went with it. `response` gives each
-    interim answer and then the final one; `read` its body, b"" at the end. `close` always.
+    `send_request` first; then `write`… and `finish` unless the body went with it. `response` gives
+    each interim answer and then the final one; `read` its body, b"" at the end. `close` always.
     """
 
     @abstractmethod
