@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ class BuildRequest:
     image: str
     """The name the image gets, with its tag."""
     context: Path
+    ignored: Sequence[str]
+    """Patterns, as in .dockerignore, of what does not belong to the context."""
     dockerfile: str
     """The text of the Dockerfile."""
     dockerfile_name: str = "Dockerfile"

@@ -17,8 +17,9 @@ import docker.errors
 import requests.exceptions
 from docker.utils import kwargs_from_env
 
-from knlocal.build import dockerfile, ignore
+from knlocal.build import dockerfile
 from knlocal.build.api import Builder, BuildFailure, BuildRequest, Progress
+from knlocal.build.ignore import Ignore
 
 #: Seconds: for a question to the engine, and for silence in the middle of a build.
 QUICK, SILENCE = 15, 900
@@ -162,16 +163,12 @@ _GENERATED = ".knlocal.Dockerfile"
 
 def _context(request: BuildRequest) -> IO[bytes]:
     """The build context as a tar: the folder without what .dockerignore names."""
-    ignored = ignore.Ignore(
-        ignore.read(request.context, f"{request.dockerfile_name}.dockerignore")
-        or ignore.read(request.context)
-    )
+    ignored = Ignore(request.ignored)
     added = dict(request.files)
     if request.generated:
         # The engine takes what .dockerignore names out of the context once it has read it.
         added[_GENERATED] = request.dockerfile.encode()
-        own = "\n".join([*ignore.read(request.context), _GENERATED, ".dockerignore"])
-        added[".dockerignore"] = own.encode()
+        added[".dockerignore"] = f"{_GENERATED}\n.dockerignore\n".encode()
     else:
         added[request.dockerfile_name] = request.dockerfile.encode()
     buffer = tempfile.TemporaryFile()  # noqa: SIM115 (the SDK reads it until the build ends)

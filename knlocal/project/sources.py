@@ -63,7 +63,15 @@ class Looked:
 
     folder: Path
     recipe: Recipe
+    ignored: tuple[str, ...]
     files: tuple[SourceFile, ...]
+
+
+def ignored_in(folder: Path, recipe: Recipe) -> list[str]:
+    """Patterns of what does not count. A Dockerfile may copy what git ignores (built files); a
+    folder that nobody wrote one for has only source."""
+    own = read(folder, f"{recipe.dockerfile_name}.dockerignore") or read(folder)
+    return own if not recipe.generated else [*from_gitignore(read(folder, ".gitignore")), *own]
 
 
 class Sources:
@@ -111,7 +119,8 @@ class Sources:
             recipe = Recipe("command", None)
         if want.table.run:
             recipe = replace(recipe, run=tuple(want.table.run))
-        return Looked(folder, recipe, tuple(self._scanner.scan(folder, self._ignore(folder))))
+        ignored = tuple(ignored_in(folder, recipe))
+        return Looked(folder, recipe, ignored, tuple(self._scanner.scan(folder, Ignore(ignored))))
 
     def _options(self, build: Build) -> Options:
         common = self.settings.build
@@ -121,10 +130,6 @@ class Sources:
             args={**common.args, **build.args},
             target=build.target or common.target,
         )
-
-    @staticmethod
-    def _ignore(folder: Path) -> Ignore:
-        return Ignore([*from_gitignore(read(folder, ".gitignore")), *read(folder)])
 
     # -- local processes ----------------------------------------------------------------------
 
@@ -224,6 +229,7 @@ class Sources:
             name=want.name,
             image=image,
             context=looked.folder,
+            ignored=looked.ignored,
             dockerfile=recipe.dockerfile,
             dockerfile_name=recipe.dockerfile_name,
             generated=recipe.generated,
