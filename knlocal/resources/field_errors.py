@@ -96,7 +96,7 @@ class FieldErrors:
             FieldError(message, tuple(sorted(paths)), details, warning)
             for (message, details), paths in merged.items()
         ]
-        return sorted(errors, key=lambda e: (e.paths, e.message, e.details))
+        return sorted(errors, key=lambda e: (e.message, e.details))
 
 
 #: How a Kubernetes message begins, and the reason that its `Status` cause then carries.
