@@ -280,6 +280,8 @@ class DockerRuntime(Runtime):
                     raise ImageMissing(
                         f'image "{spec["Image"]}" is not on this machine', "ErrImagePull"
                     ) from refused
+                if "invalid reference format" in refused.message:
+                    raise docker_images.invalid_name(str(spec["Image"])) from refused
                 if refused.status != 409 or last_try:
                     raise RuntimeFailure(reason, refused.message) from refused
             found = await self._inspect_container(name)

@@ -45,11 +45,7 @@ async def pull(
 ) -> ImageInfo:
     """Fetch; `progress` is given lines for people. ImageMissing in the registry's words."""
     if not re.fullmatch(r"[a-z0-9][\w.:/@+-]*", image, re.ASCII) or image.startswith("sha256:"):
-        raise ImageMissing(
-            f'Failed to apply default image tag "{image}": couldn\'t parse image name: invalid'
-            " reference format",
-            "InvalidImageName",
-        )
+        raise invalid_name(image)
     login = auth or await sdk.registry_auth(image)
     headers = {"X-Registry-Auth": _encode(login)} if login else {}
     error = ""
@@ -73,6 +69,15 @@ async def pull(
         return found
     raise ImageMissing(
         f'failed to pull image "{image}": {error or "the engine does not have it after the pull"}'
+    )
+
+
+def invalid_name(image: str) -> ImageMissing:
+    """In the kubelet's words (kubernetes `pkg/kubelet/images/image_manager.go`)."""
+    return ImageMissing(
+        f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}":'
+        " invalid reference format",
+        "InvalidImageName",
     )
 
 

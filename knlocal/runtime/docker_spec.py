@@ -124,7 +124,8 @@ def _resources(one: ContainerPlan) -> Mapping[str, int]:
     if one.cpu_limit:
         out |= {"CpuPeriod": CPU_PERIOD, "CpuQuota": max(1000, round(one.cpu_limit * CPU_PERIOD))}
     if one.cpu_request or one.cpu_limit:
-        out["CpuShares"] = max(2, round((one.cpu_request or one.cpu_limit or 0) * 1024))
+        shares = round((one.cpu_request or one.cpu_limit or 0) * 1024)
+        out["CpuShares"] = min(max(2, shares), 262_144)
     return out
 
 

@@ -30,6 +30,8 @@ async def read(
     try:
         if log is not None:
             held += _rest(log, show)
+        if news is None:
+            held += show.rest()
         if tail is not None:
             held = _last_lines(held, tail)
         if held:
