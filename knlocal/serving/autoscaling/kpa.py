@@ -9,40 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from knlocal.resources import duration
+from knlocal.resources.settings import Autoscaler
 from knlocal.serving.autoscaling.windows import MaxWindow
 from knlocal.serving.kinds import AUTOSCALING
 
 Metric = Literal["concurrency", "rps"]
-
-
-class AutoscalerDefaults(Protocol):
-    """What is read from ConfigMap config-autoscaler (shares are fractions, times seconds)."""
-
-    @property
-    def container_concurrency_target_fraction(self) -> float: ...
-    @property
-    def container_concurrency_target_default(self) -> float: ...
-    @property
-    def rps_target_default(self) -> float: ...
-    @property
-    def target_burst_capacity(self) -> float: ...
-    @property
-    def stable_window(self) -> float: ...
-    @property
-    def panic_window_percentage(self) -> float: ...
-    @property
-    def panic_threshold_percentage(self) -> float: ...
-    @property
-    def max_scale_up_rate(self) -> float: ...
-    @property
-    def max_scale_down_rate(self) -> float: ...
-    @property
-    def scale_down_delay(self) -> float: ...
-    @property
-    def activator_capacity(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +47,14 @@ class DeciderSpec:
         cls,
         annotations: Mapping[str, str],
         container_concurrency: int,
-        defaults: AutoscalerDefaults,
+        defaults: Autoscaler,
         *,
         reachable: bool,
     ) -> DeciderSpec:
         """The spec for a PodAutoscaler's annotations (already validated; nonsense is ignored)."""
         metric: Metric = "rps" if annotation(annotations, "metric") == "rps" else "concurrency"
         target, total = _target(annotations, container_concurrency, metric, defaults)
-        window = _seconds(annotations, "window", defaults.stable_window)
+        window = seconds_annotation(annotations, "window", defaults.stable_window)
         panic_share = _number(
             annotations, "panic-window-percentage", defaults.panic_window_percentage
         )
@@ -100,7 +74,9 @@ class DeciderSpec:
             max_scale_up_rate=defaults.max_scale_up_rate,
             max_scale_down_rate=defaults.max_scale_down_rate,
             activation_scale=int(_number(annotations, "activation-scale", 1)),
-            scale_down_delay=_seconds(annotations, "scale-down-delay", defaults.scale_down_delay),
+            scale_down_delay=seconds_annotation(
+                annotations, "scale-down-delay", defaults.scale_down_delay
+            ),
             reachable=reachable,
             activator_capacity=defaults.activator_capacity,
             aggregation=annotation(annotations, "metric-aggregation-algorithm") or "linear",
@@ -204,13 +180,13 @@ def _target(
     annotations: Mapping[str, str],
     container_concurrency: int,
     metric: Metric,
-    defaults: AutoscalerDefaults,
+    defaults: Autoscaler,
 ) -> tuple[float, float]:
     share = _number(annotations, "target-utilization-percentage", -1.0) / 100
     if share <= 0:
         share = defaults.container_concurrency_target_fraction
     if metric == "rps":
-        total = _number(annotations, "target", defaults.rps_target_default)
+        total = _number(annotations, "target", defaults.requests_per_second_target_default)
     else:
         total = container_concurrency or defaults.container_concurrency_target_default
         asked = _number(annotations, "target", 0.0)
@@ -239,7 +215,8 @@ def _number(annotations: Mapping[str, str], name: str, default: float) -> float:
         return default
 
 
-def _seconds(annotations: Mapping[str, str], name: str, default: float) -> float:
+def seconds_annotation(annotations: Mapping[str, str], name: str, default: float) -> float:
+    """A duration annotation in seconds, or `default`."""
     text = annotation(annotations, name)
     try:
         return duration.parse(text) if text else default

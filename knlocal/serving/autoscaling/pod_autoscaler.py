@@ -1,0 +1,432 @@
+"""PodAutoscaler: what was decided becomes the Deployment's replicas, and status for all to see.
+
+Mirrors knative.dev/serving/pkg/reconciler/autoscaling/kpa (kpa.go, scaler.go; behaviours D17 to
+D24). Deciding happens on a tick every two seconds, for revisions that have or want pods only:
+revisions at zero cost nothing until a request pokes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from knlocal.clock import Timer
+from knlocal.control.conditions import Conditions, find_condition
+from knlocal.control.controller import Controller, Requeue, Watching, owned_by
+from knlocal.control.events import EventRecorder
+from knlocal.resources import settings
+from knlocal.resources.base import (
+    Key,
+    Obj,
+    annotations_of,
+    copy,
+    is_deleting,
+    key_of,
+    labels_of,
+    parse_timestamp,
+    spec_of,
+    status_of,
+)
+from knlocal.serving.activator.registry import Activator
+from knlocal.serving.activator.revision import RevisionBackend
+from knlocal.serving.autoscaling.kpa import (
+    Decider,
+    DeciderSpec,
+    Decision,
+    Observation,
+    activator_count,
+    annotation,
+    seconds_annotation,
+)
+from knlocal.serving.autoscaling.scale_bounds import initial_scale, scale_bounds
+from knlocal.serving.children import NotOwned, ensure
+from knlocal.serving.config import Config, is_config
+from knlocal.serving.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    METRIC,
+    POD,
+    POD_AUTOSCALER,
+    REVISION_LABEL,
+    SERVERLESS_SERVICE,
+)
+from knlocal.store.store import Store
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 2.0
+#: How much longer than its progress deadline a revision may take to activate (behaviour D21).
+ACTIVATION_BUFFER = 30.0
+UNKNOWN = -1
+CONDITIONS = ("Active", "ScaleTargetInitialized", "SKSReady")
+
+
+@dataclass(slots=True)
+class Scaling:
+    """One revision's autoscaling, between ticks."""
+
+    key: Key
+    decider: Decider
+    backend: RevisionBackend
+    decision: Decision | None = None
+    """None until there was something to decide on."""
+
+    @property
+    def desired(self) -> int:
+        return UNKNOWN if self.decision is None else self.decision.desired
+
+
+class PodAutoscalerController(Controller):
+    kind = POD_AUTOSCALER
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        activator: Activator,
+        recorder: EventRecorder | None = None,
+    ) -> None:
+        super().__init__(store, recorder)
+        self._config = config
+        self._activator = activator
+        self.scalings: dict[tuple[str, str], Scaling] = {}
+        self._ticking: dict[tuple[str, str], Scaling] = {}
+        self._timer: Timer | None = None
+        self._stopped = False
+        self.decided: list[Callable[[Scaling], object]] = []
+        """Told after each decision (metrics, dashboards)."""
+
+    def watches(self) -> Sequence[Watching]:
+        return (
+            Watching(SERVERLESS_SERVICE, owned_by(POD_AUTOSCALER)),
+            Watching(DEPLOYMENT, _of_revision_child),
+            Watching(POD, _of_revision_child),
+            Watching(CONFIG_MAP, self._of_config),
+        )
+
+    async def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        self.look(key)
+        return None
+
+    # -- when ---------------------------------------------------------------------------------
+
+    def poke(self, revision: Key) -> None:
+        """A request waits for a revision without pods: decide at once (behaviour C10)."""
+        place = (revision.namespace, revision.name)
+        scaling = self.scalings.get(place)
+        if scaling is not None and place not in self._ticking:
+            self._decide(scaling)
+            self._watch(scaling)
+            self.look(scaling.key)
+
+    def _tick(self) -> None:
+        self._timer = None
+        for scaling in list(self._ticking.values()):
+            try:
+                self._decide(scaling)
+                self.look(scaling.key)
+            except Exception:
+                log.exception("cannot scale %s", scaling.key)
+        self._plan_tick()
+
+    def _plan_tick(self) -> None:
+        if self._timer is None and self._ticking and not self._stopped:
+            self._timer = self.clock.call_later(TICK_SECONDS, self._tick)
+
+    def _watch(self, scaling: Scaling) -> None:
+        self._ticking[scaling.key.namespace, scaling.key.name] = scaling
+        self._plan_tick()
+
+    def _decide(self, scaling: Scaling) -> None:
+        spec, statistics = scaling.decider.spec, scaling.backend.statistics
+        statistics.tick()
+        stable, panic = statistics.averages(spec.metric)
+        seen = Observation(stable, panic, len(scaling.backend.throttler.pods))
+        scaling.decision = scaling.decider.decide(seen, self.clock.monotonic())
+        for told in self.decided:
+            told(scaling)
+
+    # -- what: one look at one PodAutoscaler --------------------------------------------------
+
+    def look(self, key: Key) -> None:
+        """Bring replicas, ServerlessService and status in line with the last decision."""
+        autoscaler = self.store.find_key(key)
+        place = (key.namespace, key.name)
+        if autoscaler is None or is_deleting(autoscaler):
+            self.scalings.pop(place, None)
+            self._ticking.pop(place, None)
+            return
+        status = copy(status_of(autoscaler))
+        conditions = Conditions(CONDITIONS, status, self.clock.now())
+        deployment = self.store.find(
+            DEPLOYMENT, key.namespace, spec_of(autoscaler)["scaleTargetRef"]["name"]
+        )
+        scaling = self._scaling(autoscaler)
+        ready = len(scaling.backend.throttler.pods)
+        want = self._want(autoscaler, scaling, conditions, deployment)
+        try:
+            serverless = self._serverless_service(autoscaler, scaling, conditions, want, ready)
+            self._metric(autoscaler, scaling)
+        except NotOwned as foreign:
+            conditions.false("SKSReady", "NotOwned", str(foreign))
+        else:
+            self._show_service(serverless, status, conditions)
+        self._show_scale(autoscaler, status, conditions, want, ready)
+        status["observedGeneration"] = autoscaler["metadata"]["generation"]
+        status["conditions"] = conditions.result()
+        self.update_status(autoscaler, status)
+        replicas = spec_of(deployment).get("replicas", 1) if deployment else 0
+        if want > 0 or replicas > 0 or (want == UNKNOWN and not _is(conditions, "False")):
+            self._watch(scaling)
+        else:
+            self._ticking.pop(place, None)
+
+    def _scaling(self, autoscaler: Obj) -> Scaling:
+        key = key_of(autoscaler)
+        place = (key.namespace, key.name)
+        spec = DeciderSpec.of(
+            annotations_of(autoscaler),
+            int(spec_of(autoscaler).get("containerConcurrency") or 0),
+            self._config.autoscaler,
+            reachable=spec_of(autoscaler).get("reachability") != "Unreachable",
+        )
+        scaling = self.scalings.get(place)
+        if scaling is None:
+            backend = self._activator.revision(*place)
+            decider = Decider(spec, len(backend.throttler.pods), self.clock.monotonic())
+            scaling = self.scalings[place] = Scaling(key, decider, backend)
+            backend.statistics.resize(spec.stable_window, spec.panic_window, spec.aggregation)
+            return scaling
+        scaling.backend = self._activator.revision(*place)
+        before = scaling.decider.spec
+        if before != spec:
+            scaling.decider.spec = spec
+            if _windows(before) != _windows(spec):
+                scaling.backend.statistics.resize(*_windows(spec))
+        return scaling
+
+    # -- the scale ----------------------------------------------------------------------------
+
+    def _want(
+        self,
+        autoscaler: Obj,
+        scaling: Scaling,
+        conditions: Conditions,
+        deployment: Obj | None,
+    ) -> int:
+        """The scale, within bounds and the rules for the last pod, applied to the Deployment."""
+        config = self._config.autoscaler
+        desired = scaling.desired
+        if _class_of(autoscaler, config) == settings.HPA:
+            desired = max(1, desired)
+        elif desired < 0 and not _is(conditions, "Unknown"):
+            return desired
+        least, most = scale_bounds(autoscaler, config)
+        initialized = conditions.is_true("ScaleTargetInitialized")
+        reachable = spec_of(autoscaler).get("reachability") != "Unreachable"
+        if not initialized and reachable:
+            least = max(least, initial_scale(autoscaler, config))
+        desired = max(desired, least)
+        if most and desired > most:
+            desired = most
+        apply = True
+        if desired <= 0:
+            desired, apply = self._to_zero(autoscaler, scaling, conditions, deployment)
+        if apply and deployment is not None:
+            self._scale(deployment, desired)
+        return desired
+
+    def _to_zero(
+        self,
+        autoscaler: Obj,
+        scaling: Scaling,
+        conditions: Conditions,
+        deployment: Obj | None,
+    ) -> tuple[int, bool]:
+        """The last pod's way out: (scale, whether to apply it). Behaviours D20 and D21."""
+        config = self._config.autoscaler
+        if not config.enable_scale_to_zero:
+            return 1, True
+        since = self._since(find_condition(autoscaler, "Active"))
+        if _is(conditions, "Unknown"):
+            deadline = spec_of(deployment or {}).get("progressDeadlineSeconds", 600)
+            if since >= deadline + ACTIVATION_BUFFER:
+                return 0, True
+            return UNKNOWN, False
+        if _is(conditions, "True"):
+            if since >= scaling.decider.spec.stable_window:
+                return 0, False  # marks it inactive; the pod goes at one of the next looks
+            return 1, True
+        retention = 0.0
+        if spec_of(autoscaler).get("reachability") != "Unreachable":
+            retention = seconds_annotation(
+                annotations_of(autoscaler),
+                "scale-to-zero-pod-retention-period",
+                config.scale_to_zero_pod_retention_period,
+            )
+        grace = config.scale_to_zero_grace_period
+        if since >= max(grace, retention):
+            return 0, True
+        serverless = self.store.find(SERVERLESS_SERVICE, scaling.key.namespace, scaling.key.name)
+        proxied = find_condition(serverless, "ActivatorEndpointsPopulated")
+        proxying = proxied is not None and proxied["status"] == "True"
+        if since >= retention and proxying and self._since(proxied) >= grace:
+            return 0, True
+        return 0, False
+
+    def _since(self, condition: Obj | None) -> float:
+        """Seconds since a condition changed; 0 when it is not there."""
+        moment = (condition or {}).get("lastTransitionTime")
+        if not moment:
+            return 0.0
+        return (self.clock.now() - parse_timestamp(moment)).total_seconds()
+
+    def _scale(self, deployment: Obj, replicas: int) -> None:
+        if spec_of(deployment).get("replicas", 1) != replicas and not is_deleting(deployment):
+            key = key_of(deployment)
+            self.store.modify(
+                DEPLOYMENT, key.namespace, key.name,
+                lambda obj: obj["spec"].__setitem__("replicas", replicas),
+            )  # fmt: skip
+
+    # -- what others see ----------------------------------------------------------------------
+
+    def _serverless_service(
+        self,
+        autoscaler: Obj,
+        scaling: Scaling,
+        conditions: Conditions,
+        want: int,
+        ready: int,
+    ) -> Obj:
+        excess = scaling.decision.excess_burst_capacity if scaling.decision else 0
+        inactive = want == UNKNOWN and _is(conditions, "False")
+        proxy = want == 0 or excess < 0 or inactive
+        scaling.backend.throttler.proxying = proxy or not scaling.backend.throttler.pods
+        existing = self.store.find(SERVERLESS_SERVICE, scaling.key.namespace, scaling.key.name)
+        activators = 2 if existing is None else activator_count(ready, scaling.decider.spec)
+        return ensure(
+            self.store,
+            self.recorder,
+            autoscaler,
+            {
+                "apiVersion": "networking.internal.knative.dev/v1alpha1",
+                "kind": "ServerlessService",
+                "metadata": _child_metadata(autoscaler),
+                "spec": {
+                    "mode": "Proxy" if proxy else "Serve",
+                    "objectRef": spec_of(autoscaler)["scaleTargetRef"],
+                    "protocolType": spec_of(autoscaler).get("protocolType", "http1"),
+                    "numActivators": activators,
+                },
+            },
+        )
+
+    def _metric(self, autoscaler: Obj, scaling: Scaling) -> None:
+        """The Metric object: shown only, as nothing needs to be scraped."""
+        if self.store.registry.stored(METRIC) is None:
+            return
+        spec = scaling.decider.spec
+        metric = ensure(
+            self.store,
+            self.recorder,
+            autoscaler,
+            {
+                "apiVersion": "autoscaling.internal.knative.dev/v1alpha1",
+                "kind": "Metric",
+                "metadata": _child_metadata(autoscaler),
+                "spec": {
+                    "stableWindow": round(spec.stable_window * 1e9),
+                    "panicWindow": round(spec.panic_window * 1e9),
+                    "scrapeTarget": f"{scaling.key.name}-private",
+                },
+            },
+        )
+        if find_condition(metric) is None:
+            conditions = Conditions((), status_of(metric), self.clock.now())
+            self.store.set_status(
+                key_of(metric),
+                {
+                    "observedGeneration": metric["metadata"].get("generation", 1),
+                    "conditions": conditions.result(),
+                },
+            )
+
+    def _show_service(self, serverless: Obj, status: Obj, conditions: Conditions) -> None:
+        about = status_of(serverless)
+        status["metricsServiceName"] = about.get("privateServiceName", "")
+        status["serviceName"] = about.get("serviceName", "")
+        ready = find_condition(serverless)
+        if ready is not None and ready["status"] == "True":
+            conditions.true("SKSReady")
+        else:
+            conditions.unknown("SKSReady", "NotReady", (ready or {}).get("message", ""))
+
+    def _show_scale(
+        self, autoscaler: Obj, status: Obj, conditions: Conditions, want: int, ready: int
+    ) -> None:
+        status["desiredScale"], status["actualScale"] = want, ready
+        config = self._config.autoscaler
+        least, _ = scale_bounds(autoscaler, config)
+        if conditions.is_true("ScaleTargetInitialized"):
+            least = max(least, 1)
+        else:
+            least = max(least, initial_scale(autoscaler, config))
+        if ready >= least and status["serviceName"]:
+            conditions.true("ScaleTargetInitialized")
+        if want == 0 or least == 0:
+            if _is(conditions, "Unknown") and least > 0:
+                conditions.false("Active", "TimedOut", "The target could not be activated.")
+            elif not (_is(conditions, "False") and want == 0 and _timed_out(conditions)):
+                conditions.false("Active", "NoTraffic", "The target is not receiving traffic.")
+        elif ready < least:
+            if want > 0 or not _is(conditions, "False"):
+                conditions.unknown(
+                    "Active",
+                    "Queued",
+                    "Requests to the target are being buffered as resources are provisioned.",
+                )
+        elif want > 0 or not _is(conditions, "False"):
+            conditions.true("Active")
+
+    def _of_config(self, config: Obj) -> Iterable[Key]:
+        return self.all_keys() if is_config(config, "config-autoscaler") else ()
+
+
+def _is(conditions: Conditions, truth: str) -> bool:
+    """Whether the condition Active is True (active), False (inactive), Unknown (activating)."""
+    return (conditions.get("Active") or {}).get("status") == truth
+
+
+def _timed_out(conditions: Conditions) -> bool:
+    return (conditions.get("Active") or {}).get("reason") == "TimedOut"
+
+
+def _windows(spec: DeciderSpec) -> tuple[float, float, str]:
+    return spec.stable_window, spec.panic_window, spec.aggregation
+
+
+def _class_of(autoscaler: Obj, config: settings.Autoscaler) -> str:
+    return annotation(annotations_of(autoscaler), "class") or config.pod_autoscaler_class
+
+
+def _child_metadata(autoscaler: Obj) -> Obj:
+    metadata = autoscaler["metadata"]
+    return {
+        "name": metadata["name"],
+        "namespace": metadata["namespace"],
+        "labels": dict(labels_of(autoscaler)),
+        "annotations": dict(annotations_of(autoscaler)),
+    }
+
+
+def _of_revision_child(obj: Obj) -> Iterable[Key]:
+    """Deployments and pods of a revision concern the PodAutoscaler of its name."""
+    name = labels_of(obj).get(REVISION_LABEL)
+    return (Key(*POD_AUTOSCALER, obj["metadata"].get("namespace") or "", name),) if name else ()

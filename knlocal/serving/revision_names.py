@@ -1,0 +1,54 @@
+"""Revisions that users name themselves ("bring your own name"), and the numbers of all others."""
+
+from __future__ import annotations
+
+from knlocal.resources.base import Obj, is_controlled_by, labels_of, spec_of
+from knlocal.resources.names import child_name
+from knlocal.serving.kinds import CONFIGURATION_GENERATION_LABEL, CONFIGURATION_LABEL, REVISION
+from knlocal.store.store import Store
+
+
+class NameTaken(Exception):
+    """The name in the template belongs to a revision that is not what the template asks for."""
+
+
+def template_name(configuration: Obj) -> str:
+    """The revision name the user chose, or ""."""
+    metadata = spec_of(configuration)["template"].get("metadata") or {}
+    return str(metadata.get("name") or "")
+
+
+def revision_name(configuration: Obj) -> str:
+    """What the revision of the current generation is called (behaviour B71)."""
+    generation = configuration["metadata"]["generation"]
+    return template_name(configuration) or child_name(
+        configuration["metadata"]["name"], f"-{generation:05d}"
+    )
+
+
+def named_revision(store: Store, configuration: Obj) -> Obj | None:
+    """The revision of the name in the template, if there is one and it is the one meant.
+
+    The same name with the same spec is a rollback. Raises NameTaken for anything else of that
+    name (reconciler/configuration CheckNameAvailability).
+    """
+    name = template_name(configuration)
+    if not name:
+        return None
+    namespace = configuration["metadata"]["namespace"]
+    revision = store.find(REVISION, namespace, name)
+    if revision is None:
+        return None
+    ours = labels_of(revision).get(CONFIGURATION_LABEL) == configuration["metadata"]["name"]
+    same = spec_of(revision) == spec_of(configuration)["template"].get("spec")
+    if not ours or not is_controlled_by(revision, configuration) or not same:
+        raise NameTaken(f'revisions.serving.knative.dev "{name}" already exists')
+    return revision
+
+
+def generation_of(revision: Obj) -> int:
+    """The generation of the Configuration that made a revision; 0 when nobody says."""
+    try:
+        return int(labels_of(revision)[CONFIGURATION_GENERATION_LABEL])
+    except (KeyError, ValueError):
+        return 0
