@@ -33,6 +33,9 @@ class Finding(NamedTuple):
 # --- the registry --------------------------------------------------------------------------------
 
 _definitions: dict[str, Schema] = {}
+#: Definitions whose `required` is for readers only: Kubernetes' own types, whose validators decide
+#: (Knative, for one, takes containers without a name).
+_advisory: set[int] = set()
 _pruners: dict[int, tuple[Schema, _Pruner]] = {}
 _checkers: dict[int, tuple[Schema, _Checker]] = {}
 
@@ -53,6 +56,7 @@ def definition(name: str) -> Schema:
 def register_definitions(new: Mapping[str, Schema]) -> None:
     """Add named definitions, or replace those of the same name."""
     _definitions.update(new)
+    _advisory.update(id(schema) for name, schema in new.items() if name.startswith("io.k8s."))
     _pruners.clear()
     _checkers.clear()
 
@@ -328,7 +332,7 @@ def _object_checker(schema: Schema) -> _Checker:
     }
     additional = schema.get("additionalProperties")
     others = _checker(additional) if isinstance(additional, Mapping) else None
-    required = tuple(schema.get("required") or ())
+    required = () if id(schema) in _advisory else tuple(schema.get("required") or ())
 
     def check(value: Any) -> list[_Raw] | None:
         if not isinstance(value, dict):
