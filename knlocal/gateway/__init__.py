@@ -13,17 +13,28 @@ client = HttpClient(routes, clock)
 response = await client.request("POST", "http://hello.default.svc.cluster.local", headers, body)
 """
 
-from knlocal.gateway.client import HttpClient, HttpClientError, Response
+from knlocal.gateway.client import (
+    ConnectError,
+    HttpClient,
+    HttpClientError,
+    InvalidUrl,
+    ProtocolError,
+    RequestTimeout,
+    Response,
+    ResponseTooLarge,
+)
 from knlocal.gateway.forward import Endpoint, Forwarded, NotSent, Timeouts, forward
 from knlocal.gateway.http import BodyTooLarge, ClientGone, Exposure, Handler, Request
 from knlocal.gateway.pool import Pool
 from knlocal.gateway.routes import Conflict, Route, RouteTable
-from knlocal.gateway.server import Gateway, RequestRecord
+from knlocal.gateway.server import Address, Gateway, RequestRecord
 
 __all__ = [
+    "Address",
     "BodyTooLarge",
     "ClientGone",
     "Conflict",
+    "ConnectError",
     "Endpoint",
     "Exposure",
     "Forwarded",
@@ -31,11 +42,15 @@ __all__ = [
     "Handler",
     "HttpClient",
     "HttpClientError",
+    "InvalidUrl",
     "NotSent",
     "Pool",
+    "ProtocolError",
     "Request",
     "RequestRecord",
+    "RequestTimeout",
     "Response",
+    "ResponseTooLarge",
     "Route",
     "RouteTable",
     "Timeouts",

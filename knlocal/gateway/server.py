@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl as ssl_module
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from knlocal.clock import Clock
 from knlocal.gateway.deadlines import DeadlineBook
-from knlocal.gateway.http import BodyTooLarge, ClientGone, Exposure, Request
+from knlocal.gateway.dispatch import dispatch
+from knlocal.gateway.http import Exposure, Request
 from knlocal.gateway.http1_server import Limits, ServerContext
 from knlocal.gateway.routes import RouteTable
 from knlocal.gateway.sniff import Sniffer
-from knlocal.gateway.upstream import NotSent, UpstreamError
-
-log = logging.getLogger(__name__)
-
-_PLAIN: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 
 
 class Address(NamedTuple):
@@ -111,12 +106,12 @@ class Gateway:
     async def handle(self, request: Request) -> None:
         """Answer a request, whatever brought it here (a listener or the in-process client)."""
         if self.journal_hook is None:
-            await self._answer(request)
+            await dispatch(self.routes, request)
             return
         began = self.clock.monotonic()
         error = ""
         try:
-            error = await self._answer(request)
+            error = await dispatch(self.routes, request)
         finally:
             self.journal_hook(
                 RequestRecord(
@@ -133,52 +128,7 @@ class Gateway:
                 )
             )
 
-    async def _answer(self, request: Request) -> str:
-        """Why the handler failed, "" when it did not."""
-        route = self.routes.find(request.host, request.exposure)
-        if route is None:
-            await request.respond(404, _PLAIN, self._unknown(request))
-            return ""
-        try:
-            await route.handler(request)
-        except ClientGone:
-            raise
-        except BodyTooLarge:
-            return await _fail(request, 413, "the request body is too large")
-        except (NotSent, UpstreamError) as error:
-            return await _fail(request, 502, str(error))
-        except Exception as error:
-            log.exception("the handler for %s failed", request.host)
-            return await _fail(request, 500, "internal error", f"{type(error).__name__}: {error}")
-        if not request.finished:
-            log.error("the handler for %s left a request unanswered", request.host)
-            return await _fail(request, 500, "internal error", "no answer")
-        return ""
-
     def _busy(self) -> bool:
         return any(
             connection.busy for _, context in self._listeners for connection in context.connections
         )
-
-    def _unknown(self, request: Request) -> str:
-        if not request.host:
-            return "404: the request names no host; knlocal routes by the Host header\n"
-        lines = [f"404: no service answers for {request.host!r} here"]
-        near = self.routes.similar(request.host, request.exposure)
-        if near:
-            lines.append("Hosts like it: " + ", ".join(near))
-        elif self.routes.hosts(request.exposure):
-            lines.append("`knlocal get ksvc,routes,domainmappings` lists what is served")
-        else:
-            lines.append("Nothing is served yet: `knlocal get ksvc` shows what is starting")
-        return "\n".join(lines) + "\n"
-
-
-async def _fail(request: Request, status: int, message: str, detail: str = "") -> str:
-    if request.finished:
-        pass
-    elif request.started:
-        request.abort()
-    else:
-        await request.respond(status, _PLAIN, message + "\n")
-    return detail or message
