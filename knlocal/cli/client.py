@@ -169,7 +169,7 @@ class Client:
             raise
         return found
 
-    def list(self, resource: Resource, namespace: str | None = None, **query: str) -> list[Obj]:
+    def items(self, resource: Resource, namespace: str | None = None, **query: str) -> list[Obj]:
         answer = self.request("GET", resource.path(namespace), query=query)
         items: list[Obj] = answer["items"]
         return items

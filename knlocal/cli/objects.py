@@ -114,7 +114,7 @@ def _objects(
         for name in names:
             found.append(client.request("GET", resource.path(place, name)))
         if not names:
-            items = client.list(resource, place, **query)
+            items = client.items(resource, place, **query)
             found += [
                 {"apiVersion": resource.api_version, "kind": resource.kind, **item}
                 for item in items
@@ -177,7 +177,8 @@ class ApiTarget:
         return self._client.resource_of(obj).namespaced
 
     async def get(self, obj: Obj) -> Obj | None:
-        return self._told(lambda path: self._client.get_path(path), obj, named=True)
+        found: Obj | None = self._told(self._client.get_path, obj, named=True)
+        return found
 
     async def create(self, obj: Obj) -> Obj:
         return self._write("POST", obj, named=False)
@@ -296,7 +297,7 @@ def delete_command(
             raise CliError(f"which {resource.plural}? Give names, -l or --all", Exit.USAGE)
         if not names:
             query = {"labelSelector": selector} if selector else {}
-            names = [o["metadata"]["name"] for o in client.list(resource, place, **query)]
+            names = [o["metadata"]["name"] for o in client.items(resource, place, **query)]
         doomed += [(resource, place, name) for name in names]
     if not what and not files:
         raise CliError("delete what? Give KIND NAME, or -f FILE", Exit.USAGE)

@@ -7,7 +7,7 @@ the Kubernetes API as the command line sees it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -134,9 +134,16 @@ class StoreTarget:
 
 
 async def apply_project(
-    manifests: Sequence[Manifest], store: Store, *, namespace: str, user: str = "kubernetes-admin"
+    manifests: Sequence[Manifest],
+    store: Store,
+    *,
+    namespace: str,
+    user: str = "kubernetes-admin",
+    keep: Collection[Key] = (),
 ) -> Outcome:
     """Apply what a project declares and delete what it declared last time and no longer does.
+
+    `keep` are objects that it still declares but that cannot be applied now (a build failed).
 
     Objects that others made are never touched; one that was deleted and made anew by someone else
     (another uid) is theirs.
@@ -151,7 +158,7 @@ async def apply_project(
     wanted = {_wanted_key(manifest, store.registry, namespace) for manifest in manifests}
     now = {key_of(change.obj): _uid(change.obj) for change in outcome.changes}
     for key, uid in sorted(before.items(), key=lambda item: _prune_order(item[0])):
-        if key not in wanted:
+        if key not in wanted and key not in keep:
             await _prune(key, uid, target, store, outcome)
         elif key not in now:
             now[key] = uid  # refused this time: still the project's

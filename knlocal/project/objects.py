@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,11 +53,18 @@ Origins = Mapping[tuple[str, str], Origin]
 FILE = "knlocal.toml"
 
 
-def manifests(settings: Settings, origins: Origins | None = None) -> list[Manifest]:
-    """All objects of the project file, in the order in which they should be applied."""
+def manifests(
+    settings: Settings, origins: Origins | None = None, without: Collection[str] = ()
+) -> list[Manifest]:
+    """All objects of the project file, in the order in which they should be applied.
+
+    `without` names services to leave out (they could not be built).
+    """
     origins = origins or {}
     found = [Manifest(obj, f"{FILE} [{where}]") for where, obj in config_maps(settings)]
     for name, service in settings.services.items():
+        if name in without:
+            continue
         where = f"{FILE} [services.{name}]"
         found.append(Manifest(service_object(settings, name, service, origins), where))
         found += [Manifest(obj, where) for obj in _domains(settings, name, service)]

@@ -82,7 +82,7 @@ class Sources:
     ) -> None:
         self.settings = settings
         self._home = home
-        self._runtime = runtime
+        self.runtime = runtime
         self._builder = builder
         self._scanner = Scanner()
         self.snapshots = Snapshots(home.snapshots)
@@ -94,7 +94,7 @@ class Sources:
         `mount` False always builds what changed, instead of mounting a snapshot over it.
         """
         looked = await asyncio.to_thread(self.look, want)
-        if self._runtime == "process":
+        if self.runtime == "process":
             return await self._process_origin(want, looked)
         return await self._docker_origin(want, looked, told, mount)
 

@@ -1,0 +1,168 @@
+"""What a cluster with Knative shows beside users' objects: namespaces, settings, its own parts.
+
+knlocal does the work of Knative's control plane itself; scripts and test suites still look for its
+Deployments (behaviour A88), its Services (A89) and the gateway's address (A83).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from knlocal.control.namespaces import SYSTEM_NAMESPACES
+from knlocal.resources import settings
+from knlocal.resources.base import Obj, key_of, timestamp
+from knlocal.store.store import Store
+
+#: On a Deployment: nothing is run for it; its status is written once.
+SHOWN_ONLY = "knlocal.dev/shown-only"
+
+_DEPLOYMENTS = {
+    "knative-serving": (
+        "activator", "autoscaler", "autoscaler-hpa", "controller", "webhook",
+        "net-kourier-controller",
+    ),
+    "knative-eventing": (
+        "eventing-controller", "eventing-webhook", "imc-controller", "imc-dispatcher",
+        "job-sink", "mt-broker-controller", "mt-broker-filter", "mt-broker-ingress",
+        "pingsource-mt-adapter",
+    ),
+    "kourier-system": ("3scale-kourier-gateway",),
+}  # fmt: skip
+_SERVICES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "knative-serving": {
+        "activator-service": (80, 81, 443),
+        "autoscaler": (8080, 9090),
+        "controller": (9090,),
+        "webhook": (443, 9090),
+    },
+    "knative-eventing": {"eventing-webhook": (443,)},
+}
+#: Where suites look for the gateway when nothing tells them otherwise, and where Kourier has it.
+GATEWAYS = (("kourier-system", "kourier"), ("istio-system", "istio-ingressgateway"))
+
+
+def install(store: Store, *, gateway_port: int, api_port: int) -> None:
+    """Make what is missing, and put the gateway's ports right."""
+    for name in (*SYSTEM_NAMESPACES, *(namespace for namespace, _ in GATEWAYS)):
+        _ensure(store, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for config_map in settings.default_configmaps():
+        _ensure(store, config_map)
+    for namespace, names in _DEPLOYMENTS.items():
+        for name in names:
+            _ensure(store, _deployment(namespace, name), lambda: _deployment_status(store))
+    for namespace, services in _SERVICES.items():
+        for name, ports in services.items():
+            _ensure(store, _service(namespace, name, ports))
+    _ensure(store, _slice("knative-serving", "activator-service", 8012))
+    _ensure(store, _service("default", "kubernetes", (443,)))
+    for namespace, name in GATEWAYS:
+        _put_gateway(store, namespace, name, gateway_port)
+
+
+def _ensure(store: Store, obj: Obj, status: Callable[[], Obj] | None = None) -> Obj:
+    key = key_of(obj)
+    found = store.find_key(key) or store.create(obj)
+    if status is not None:
+        return store.set_status(key, status()) or found
+    return found
+
+
+def _metadata(namespace: str, name: str, **annotations: str) -> Obj:
+    product = namespace.removesuffix("-system")
+    return {
+        "name": name,
+        "namespace": namespace,
+        "labels": {
+            "app": name,
+            "app.kubernetes.io/name": product,
+            "app.kubernetes.io/component": name,
+            "app.kubernetes.io/version": "devel",
+        },
+        **({"annotations": annotations} if annotations else {}),
+    }
+
+
+def _deployment(namespace: str, name: str) -> Obj:
+    labels = {"app": name}
+    container = {"name": name, "image": f"knlocal.internal/{name}"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(namespace, name, **{SHOWN_ONLY: "true"}),
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+def _deployment_status(store: Store) -> Obj:
+    now = timestamp(store.clock.now())
+
+    def condition(kind: str, reason: str, message: str) -> Obj:
+        return {
+            "type": kind, "status": "True", "reason": reason, "message": message,
+            "lastUpdateTime": now, "lastTransitionTime": now,
+        }  # fmt: skip
+
+    counts = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+    return {
+        "observedGeneration": 1,
+        **dict.fromkeys(counts, 1),
+        "conditions": [
+            condition(
+                "Available", "MinimumReplicasAvailable", "Deployment has minimum availability."
+            ),
+            condition("Progressing", "NewReplicaSetAvailable", "knlocal does this work itself."),
+        ],
+    }
+
+
+def _service(namespace: str, name: str, ports: tuple[int, ...]) -> Obj:
+    """A Service without selector: nothing stands behind it but knlocal."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(namespace, name),
+        "spec": {
+            "type": "ClusterIP",
+            "ports": [{"name": f"port-{p}", "port": p, "targetPort": p} for p in ports],
+        },
+    }
+
+
+def _slice(namespace: str, service: str, port: int) -> Obj:
+    metadata = _metadata(namespace, f"{service}-knlocal")
+    metadata["labels"]["kubernetes.io/service-name"] = service
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": metadata,
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+    }
+
+
+def _put_gateway(store: Store, namespace: str, name: str, port: int) -> None:
+    """The gateway's Service: clients ask for port 80 and are told the one it really has."""
+    ports = list(_gateway_ports(port))
+    service = _ensure(
+        store,
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": _metadata(namespace, name),
+            "spec": {"type": "LoadBalancer", "ports": ports},
+        },
+    )
+    key = key_of(service)
+    store.modify(key.group_kind, namespace, name, lambda obj: obj["spec"].update(ports=ports))
+    ingress: list[dict[str, Any]] = [{"ip": "127.0.0.1"}]
+    store.set_status(key, {"loadBalancer": {"ingress": ingress}})
+
+
+def _gateway_ports(port: int) -> Iterator[Obj]:
+    yield {"name": "http2", "port": 80, "targetPort": 8080, "nodePort": port, "protocol": "TCP"}
