@@ -24,7 +24,8 @@ from tests.images import build
 PATIENCE = 30.0
 
 SERVER = """
-import http.server, os, socketserver
+import http.server, os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -34,7 +35,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *args): pass
-http.server.ThreadingHTTPServer.address_family = 2
 server = http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler)
 print("serving", flush=True)
 server.serve_forever()
