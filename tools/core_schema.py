@@ -123,12 +123,14 @@ def _schema(schema: Any) -> Any:
             )
         elif key == "properties":
             result[key] = {name: _schema(sub) for name, sub in value.items()}
+            for name in ("apiVersion", "kind"):
+                # The validator's addition, not the API's.
+                if isinstance(result[key].get(name), dict):
+                    result[key][name].pop("enum", None)
         elif key in ("items", "additionalProperties"):
             result[key] = _schema(value)
         elif key in ("oneOf", "anyOf", "allOf"):
             result[key] = [_schema(sub) for sub in value]
-        elif key == "enum" and len(value) == 1:
-            continue  # apiVersion and kind: the validator's addition, not the API's
         elif key in ("x-kubernetes-unions", "x-kubernetes-validations"):
             continue
         else:
