@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict
 
 from knlocal.resources import schema
 from knlocal.resources.ducks import Addressable, KReference, Status
-from knlocal.resources.schema import INT32, INT64, ListMap, Ref
+from knlocal.resources.schema import INT32, INT64, Ref
 
 _CORE = "io.k8s.api.core.v1."
 ObjectMeta = Annotated[dict[str, Any], Ref(schema.OBJECT_META)]
@@ -34,11 +34,11 @@ class RevisionSpec(TypedDict, total=False):
     ]
     idleTimeoutSeconds: Annotated[int, INT64, "Longest pause between bytes of the response."]
 
-    containers: Annotated[list[Container], ListMap("name")]
+    containers: list[Container]
     initContainers: list[Container]
-    volumes: Annotated[list[Volume], ListMap("name")]
+    volumes: list[Volume]
     serviceAccountName: str
-    imagePullSecrets: Annotated[list[LocalObjectReference], ListMap("name")]
+    imagePullSecrets: list[LocalObjectReference]
     enableServiceLinks: bool
     automountServiceAccountToken: bool
 
