@@ -1,0 +1,164 @@
+"""All exchanges of a daemon, and the one way in which their subscribers reach the world."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from urllib.parse import urljoin, urlsplit
+
+from knlocal.clock import Clock
+from knlocal.eventing.engines import Engine, MemoryEngine, Message
+from knlocal.eventing.exchange import Exchange
+from knlocal.eventing.subscriber import Answer, Subscription, Transport
+from knlocal.events import Event, encode
+from knlocal.gateway.client import HttpClient, HttpClientError
+from knlocal.journal import Door, Journal
+
+log = logging.getLogger(__name__)
+
+MAX_REDIRECTS = 10
+PREFER_REPLY = ("Prefer", "reply")
+
+
+class Dispatcher:
+    """Exchanges by door, and found by URL: an event for one of them goes there in process."""
+
+    def __init__(
+        self,
+        client: HttpClient,
+        clock: Clock,
+        journal: Journal | None = None,
+        engines: dict[str, Engine] | None = None,
+    ) -> None:
+        self.clock = clock
+        self.journal = journal
+        self.engines: dict[str, Engine] = engines or {"memory": MemoryEngine()}
+        self._client = client
+        self._exchanges: dict[tuple[str, str, str], Exchange] = {}
+        self._by_url: dict[str, Exchange] = {}
+        self._transport = Transport(
+            clock, self._send, journal.step if journal else lambda trail, step: None
+        )
+
+    async def start(self) -> None:
+        for engine in self.engines.values():
+            await engine.start()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Deliver what can be delivered within `grace` seconds, then stop."""
+        until = self.clock.monotonic() + grace
+        while not self.idle and self.clock.monotonic() < until:
+            await self.clock.sleep(0.02)
+        for exchange in list(self._exchanges.values()):
+            await exchange.close(forget=False)
+        for engine in self.engines.values():
+            await engine.stop()
+
+    @property
+    def idle(self) -> bool:
+        return all(exchange.idle for exchange in self._exchanges.values())
+
+    # -- exchanges ----------------------------------------------------------------------------
+
+    def exchange(self, kind: str, namespace: str, name: str) -> Exchange | None:
+        return self._exchanges.get((kind, namespace, name))
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        return list(self._exchanges.values())
+
+    async def serve(
+        self,
+        door: Door,
+        subscriptions: Sequence[Subscription],
+        *,
+        is_broker: bool,
+        engine: str = "memory",
+    ) -> Exchange:
+        """Have an exchange behind `door` with exactly these subscriptions."""
+        key = (door.kind, door.namespace, door.name)
+        exchange = self._exchanges.get(key)
+        wanted = self.engines.get(engine) or self.engines["memory"]
+        if exchange is not None and exchange.engine is not wanted:
+            # Another class of engine: what waits in the old one is delivered from there first.
+            await self._drain(exchange)
+            await exchange.close(forget=True)
+            exchange = None
+        if exchange is None:
+            exchange = Exchange(door, wanted, self._transport, self.journal, is_broker=is_broker)
+            self._exchanges[key] = exchange
+        self._by_url[_canonical(door.url)] = exchange
+        await exchange.subscribe(subscriptions)
+        return exchange
+
+    async def remove(self, kind: str, namespace: str, name: str) -> None:
+        """The broker or channel is gone, and what waits behind it goes too."""
+        exchange = self._exchanges.pop((kind, namespace, name), None)
+        if exchange is not None:
+            self._by_url.pop(_canonical(exchange.door.url), None)
+            await exchange.close(forget=True)
+
+    async def _drain(self, exchange: Exchange, seconds: float = 10.0) -> None:
+        until = self.clock.monotonic() + seconds
+        while not exchange.idle and self.clock.monotonic() < until:
+            await self.clock.sleep(0.02)
+
+    # -- sending ------------------------------------------------------------------------------
+
+    async def _send(
+        self,
+        url: str,
+        event: Event,
+        message: Message,
+        subscription: Subscription,
+        *,
+        wants_reply: bool,
+    ) -> Answer:
+        local = self._by_url.get(url) or self._by_url.get(_canonical(url))
+        if local is not None:
+            verdict = await local.accept(
+                event, message.forward, parent=message.trail, via=subscription.name
+            )
+            retry_after = {"retry-after": str(verdict.retry_after)} if verdict.retry_after else {}
+            return Answer(verdict.status, retry_after, verdict.reason.encode())
+        encoded = encode(event, subscription.policy.mode)
+        headers = [*encoded.headers, ("Kn-Namespace", subscription.namespace), *message.forward]
+        if wants_reply:
+            headers.append(PREFER_REPLY)
+        return await self.post(url, headers, encoded.body, subscription.policy.timeout)
+
+    async def post(
+        self, url: str, headers: Sequence[tuple[str, str]], body: bytes, timeout: float
+    ) -> Answer:
+        """One POST. Redirects that keep the method (307, 308) are followed, as Go's client does."""
+        for _ in range(MAX_REDIRECTS):
+            try:
+                response = await self._client.request("POST", url, headers, body, timeout)
+            except HttpClientError as error:
+                return Answer(0, error=str(error))
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                log.exception("cannot post to %s", url)
+                return Answer(0, error=f"{type(error).__name__}: {error}")
+            location = response.headers.get("location")
+            if response.status not in (307, 308) or not location:
+                return Answer(response.status, response.headers, response.body)
+            url = urljoin(url, location)
+        return Answer(0, error=f"more than {MAX_REDIRECTS} redirects")
+
+
+def _canonical(url: str) -> str:
+    """A URL as exchanges are found by it: lower-case host without default port, no last slash."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower().removesuffix(".")
+    if host.endswith(".svc"):
+        host += ".cluster.local"
+    try:
+        port = parts.port
+    except ValueError:
+        return url
+    place = host if port in (None, 80) else f"{host}:{port}"
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}{query}"

@@ -1,0 +1,110 @@
+"""What an engine is, and what it keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+
+from knlocal.events import Event
+from knlocal.journal import Trail
+
+OVERHEAD = 1000
+"""Bytes that a waiting event takes beside its data, roughly (measured in benchmarks/)."""
+
+
+class Full(Exception):
+    """A bounded queue has no room: the sender is to come again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may wait: messages for one subscriber, and bytes in memory for all of them."""
+
+    messages: int = 500_000
+    memory: int = 1024 * 1024 * 1024
+
+
+class Message:
+    """An accepted event on its way to subscribers."""
+
+    __slots__ = ("event", "forward", "key", "left", "trail", "ttl")
+
+    def __init__(
+        self,
+        event: Event,
+        forward: tuple[tuple[str, str], ...] = (),
+        ttl: int | None = None,
+        trail: Trail | None = None,
+    ) -> None:
+        self.event = event
+        #: Headers of the request that go on to the subscribers.
+        self.forward = forward
+        #: Hops that a reply to it may take; None outside of brokers.
+        self.ttl = ttl
+        self.trail = trail
+        #: Its place in an engine's storage, 0 without one.
+        self.key = 0
+        #: Subscribers that have not dealt with it.
+        self.left = 0
+
+    @property
+    def size(self) -> int:
+        return OVERHEAD + len(self.event.data or b"")
+
+
+class Queue(ABC):
+    """What waits for one subscriber, in the order of acceptance.
+
+    `take` by one worker at a time gives order; several may take in turns. What was taken counts as
+    waiting until `done`.
+    """
+
+    uid: str
+    depth: int
+    """Messages not done, those taken among them."""
+
+    @abstractmethod
+    async def take(self) -> Message:
+        """The next message, when there is one."""
+
+    @abstractmethod
+    def done(self, message: Message) -> Awaitable[None] | None:
+        """The subscriber has dealt with `message`. What is returned must be awaited before the next
+        one is begun: until then a crash would deliver this one again."""
+
+    @abstractmethod
+    def position(self, message: Message) -> int:
+        """How many messages are before `message`; -1 when it is not waiting (any more)."""
+
+
+class Engine(ABC):
+    """Queues by subscriber uid."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:
+        self.limits = limits
+
+    async def start(self) -> None:  # noqa: B027
+        """Before anything is accepted."""
+
+    async def stop(self) -> None:  # noqa: B027
+        """After the last delivery."""
+
+    @abstractmethod
+    def open(self, uid: str) -> Queue:
+        """The queue of a subscriber, with what was left in it."""
+
+    @abstractmethod
+    def remove(self, uid: str) -> None:
+        """The subscriber is gone, and what waits for it goes too."""
+
+    @abstractmethod
+    def known(self) -> list[str]:
+        """Subscribers that something waits for, open or not."""
+
+    @abstractmethod
+    def accept(self, message: Message, queues: Sequence[Queue]) -> Awaitable[None] | None:
+        """Put a message into all queues or none: Full when one has no room.
+
+        The event counts as accepted when the returned awaitable is done (at once when None).
+        """

@@ -1,0 +1,298 @@
+"""The durable engine: SQLite before 202, so that `kill -9` loses nothing.
+
+Everything that happened in one turn of the event loop is one transaction (group commit): a turn's
+new events and its finished deliveries. A commit writes to the file and does not wait for the disk,
+so it survives the death of the daemon; a thread of its own moves the log into the database and
+waits for the disk (`synchronous = NORMAL`), so that a power cut costs at most the last moments.
+
+A queue keeps a window of its messages in memory and reads the rest when it gets there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+
+import orjson
+
+from knlocal.eventing.engines.base import Engine, Full, Limits, Message, Queue
+from knlocal.events import Event
+
+log = logging.getLogger(__name__)
+
+WINDOW = 2_000
+"""Messages that a queue keeps in memory."""
+
+CHECKPOINT_EVERY = 1_000
+"""Commits after which the log is moved into the database."""
+
+
+class DurableQueue(Queue):
+    def __init__(self, uid: str, engine: DurableEngine, depth: int) -> None:
+        self.uid = uid
+        self.depth = depth
+        self._engine = engine
+        self._window: deque[Message] = deque()
+        #: Messages behind the window, on disk only.
+        self._behind = depth
+        self._last = 0
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self.closed = False
+
+    def put(self, message: Message) -> None:
+        self.depth += 1
+        if self._behind or len(self._window) >= WINDOW:
+            self._behind += 1
+        else:
+            self._window.append(message)
+            self._last = message.key
+        self.wake()
+
+    def wake(self) -> None:
+        while self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                break
+
+    async def take(self) -> Message:
+        while True:
+            if not self._window and self._behind:
+                self._read_on()
+            if self._window:
+                return self._window.popleft()
+            taker = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            await taker
+
+    def _read_on(self) -> None:
+        messages = self._engine.read(self.uid, self._last, WINDOW)
+        self._window.extend(messages)
+        self._behind = max(0, self._behind - len(messages)) if messages else 0
+        if messages:
+            self._last = messages[-1].key
+
+    def done(self, message: Message) -> Awaitable[None] | None:
+        if self.closed:
+            return None
+        self.depth -= 1
+        return self._engine.finished(self.uid, message)
+
+    def position(self, message: Message) -> int:
+        for index, waiting in enumerate(self._window):
+            if waiting.key == message.key:
+                return self.depth - self._behind - len(self._window) + index
+        if message.key > self._last:
+            return max(0, self.depth - self._behind)
+        return -1
+
+
+class DurableEngine(Engine):
+    """Survives the daemon. One file for all durable brokers and channels."""
+
+    def __init__(self, path: Path, limits: Limits = Limits()) -> None:
+        super().__init__(limits)
+        self._path = path
+        self._database: sqlite3.Connection | None = None
+        self._queues: dict[str, DurableQueue] = {}
+        #: How many subscribers have not dealt with each message on disk.
+        self._left: dict[int, int] = {}
+        self._next = 1
+        self._accepted: list[tuple[Message, Sequence[Queue], bytes]] = []
+        self._finished: list[tuple[str, int]] = []
+        self._commit: asyncio.Future[None] | None = None
+        self._commits = 0
+        self._checkpoint: threading.Thread | None = None
+
+    async def start(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = database = _connect(self._path)
+        database.execute("PRAGMA journal_mode = WAL")
+        # Checkpoints, which wait for the disk, are the other thread's.
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS messages (key INTEGER PRIMARY KEY, body BLOB NOT NULL)"
+        )
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS pending ("
+            "uid TEXT NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (uid, key)) WITHOUT ROWID"
+        )
+        self._left = dict(database.execute("SELECT key, count(*) FROM pending GROUP BY key"))
+        last = database.execute("SELECT max(key) FROM messages").fetchone()[0]
+        self._next = (last or 0) + 1
+
+    async def stop(self) -> None:
+        self._write()
+        if self._checkpoint is not None:
+            self._checkpoint.join(timeout=10)
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def open(self, uid: str) -> Queue:
+        queue = self._queues.get(uid)
+        if queue is None:
+            found = self._db.execute("SELECT count(*) FROM pending WHERE uid = ?", (uid,))
+            queue = self._queues[uid] = DurableQueue(uid, self, int(found.fetchone()[0]))
+        return queue
+
+    def remove(self, uid: str) -> None:
+        queue = self._queues.pop(uid, None)
+        if queue is not None:
+            queue.closed = True
+        self._write()
+        for (key,) in self._db.execute("SELECT key FROM pending WHERE uid = ?", (uid,)).fetchall():
+            self._finished.append((uid, key))
+        self._plan()
+
+    def known(self) -> list[str]:
+        return [uid for (uid,) in self._db.execute("SELECT DISTINCT uid FROM pending")]
+
+    def accept(self, message: Message, queues: Sequence[Queue]) -> Awaitable[None] | None:
+        if not queues:
+            return None
+        limit = self.limits.messages
+        for queue in queues:
+            if queue.depth >= limit:
+                raise Full(f"{limit} events are waiting")
+        message.key = self._next
+        self._next += 1
+        self._left[message.key] = len(queues)
+        self._accepted.append((message, queues, _pack(message)))
+        return asyncio.shield(self._plan())
+
+    def finished(self, uid: str, message: Message) -> Awaitable[None]:
+        """A subscriber is done with a message; awaits the commit that says so."""
+        self._finished.append((uid, message.key))
+        return asyncio.shield(self._plan())
+
+    def read(self, uid: str, after: int, limit: int) -> list[Message]:
+        """The next messages that wait for `uid`."""
+        self._write()
+        rows = self._db.execute(
+            "SELECT key, body FROM pending JOIN messages USING (key) "
+            "WHERE uid = ? AND key > ? ORDER BY key LIMIT ?",
+            (uid, after, limit),
+        )
+        return [_unpack(key, body) for key, body in rows]
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise RuntimeError("the engine is not running")
+        return self._database
+
+    # -- group commit -------------------------------------------------------------------------
+
+    def _plan(self) -> asyncio.Future[None]:
+        if self._commit is None:
+            loop = asyncio.get_running_loop()
+            self._commit = loop.create_future()
+            loop.call_soon(self._write)
+        return self._commit
+
+    def _write(self) -> None:
+        commit, self._commit = self._commit, None
+        accepted, self._accepted = self._accepted, []
+        finished, self._finished = self._finished, []
+        if accepted or finished:
+            try:
+                self._transaction(accepted, finished)
+            except BaseException as error:
+                if commit is not None and not commit.done():
+                    commit.set_exception(error)
+                    return
+                raise
+            for message, queues, _ in accepted:
+                for queue in queues:
+                    assert isinstance(queue, DurableQueue)
+                    queue.put(message)
+        if commit is not None and not commit.done():
+            commit.set_result(None)
+
+    def _transaction(
+        self,
+        accepted: list[tuple[Message, Sequence[Queue], bytes]],
+        finished: list[tuple[str, int]],
+    ) -> None:
+        emptied = []
+        for _, key in finished:
+            left = self._left.get(key, 1) - 1
+            if left > 0:
+                self._left[key] = left
+            else:
+                self._left.pop(key, None)
+                emptied.append((key,))
+        database = self._db
+        database.execute("BEGIN")
+        try:
+            if accepted:
+                database.executemany(
+                    "INSERT INTO messages VALUES (?, ?)",
+                    [(message.key, body) for message, _, body in accepted],
+                )
+                database.executemany(
+                    "INSERT INTO pending VALUES (?, ?)",
+                    [(q.uid, message.key) for message, queues, _ in accepted for q in queues],
+                )
+            if finished:
+                database.executemany("DELETE FROM pending WHERE uid = ? AND key = ?", finished)
+            if emptied:
+                database.executemany("DELETE FROM messages WHERE key = ?", emptied)
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+        self._commits += 1
+        if self._commits >= CHECKPOINT_EVERY:
+            self._start_checkpoint()
+
+    def _start_checkpoint(self) -> None:
+        if self._checkpoint is not None and self._checkpoint.is_alive():
+            return
+        self._commits = 0
+        self._checkpoint = threading.Thread(
+            target=_checkpoint, args=(self._path,), name="durable engine checkpoint", daemon=True
+        )
+        self._checkpoint.start()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+
+
+def _checkpoint(path: Path) -> None:
+    try:
+        database = _connect(path)
+        try:
+            database.execute("PRAGMA synchronous = NORMAL")
+            # TRUNCATE would wait for the writer; PASSIVE never holds it up.
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            database.close()
+    except sqlite3.Error:
+        log.exception("cannot move the log of %s into the database", path)
+
+
+def _pack(message: Message) -> bytes:
+    event = message.event
+    head = orjson.dumps(
+        [event.mode, event.content, event.data is not None, message.ttl, message.forward,
+         event.attributes]
+    )  # fmt: skip
+    return len(head).to_bytes(4, "big") + head + (event.data or b"")
+
+
+def _unpack(key: int, body: bytes) -> Message:
+    end = 4 + int.from_bytes(body[:4], "big")
+    mode, content, has_data, ttl, forward, attributes = orjson.loads(body[4:end])
+    event = Event(attributes, body[end:] if has_data else None, mode, content)
+    message = Message(event, tuple((name, value) for name, value in forward), ttl)
+    message.key = key
+    return message

@@ -1,0 +1,97 @@
+"""The engine in memory: the default, as Knative's InMemoryChannel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+
+from knlocal.eventing.engines.base import Engine, Full, Limits, Message, Queue
+
+
+class MemoryQueue(Queue):
+    def __init__(self, uid: str, engine: MemoryEngine) -> None:
+        self.uid = uid
+        self.depth = 0
+        self._engine = engine
+        self._waiting: deque[Message] = deque()
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self.closed = False
+
+    def put(self, message: Message) -> None:
+        self.depth += 1
+        self._waiting.append(message)
+        while self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                break
+
+    async def take(self) -> Message:
+        while not self._waiting:
+            taker = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            await taker
+        return self._waiting.popleft()
+
+    def done(self, message: Message) -> None:
+        if not self.closed:
+            self.depth -= 1
+            self._engine.release(message)
+
+    def position(self, message: Message) -> int:
+        taken = self.depth - len(self._waiting)
+        try:
+            return taken + self._waiting.index(message)
+        except ValueError:
+            return -1
+
+    def drop(self) -> None:
+        self.closed = True
+        for message in self._waiting:
+            self._engine.release(message)
+        self._waiting.clear()
+        self.depth = 0
+
+
+class MemoryEngine(Engine):
+    """Forgets with the daemon."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:
+        super().__init__(limits)
+        #: Bytes of all events that somebody still waits for, each counted once.
+        self.used = 0
+        self._queues: dict[str, MemoryQueue] = {}
+
+    def open(self, uid: str) -> Queue:
+        queue = self._queues.get(uid)
+        if queue is None:
+            queue = self._queues[uid] = MemoryQueue(uid, self)
+        return queue
+
+    def remove(self, uid: str) -> None:
+        queue = self._queues.pop(uid, None)
+        if queue is not None:
+            queue.drop()
+
+    def known(self) -> list[str]:
+        return [uid for uid, queue in self._queues.items() if queue.depth]
+
+    def accept(self, message: Message, queues: Sequence[Queue]) -> Awaitable[None] | None:
+        limit = self.limits.messages
+        for queue in queues:
+            if queue.depth >= limit:
+                raise Full(f"{limit} events are waiting")
+        if self.used + message.size > self.limits.memory:
+            raise Full(f"waiting events take {self.used >> 20} MiB, and may take no more")
+        message.left = len(queues)
+        self.used += message.size
+        for queue in queues:
+            assert isinstance(queue, MemoryQueue)
+            queue.put(message)
+        return None
+
+    def release(self, message: Message) -> None:
+        message.left -= 1
+        if not message.left:
+            self.used -= message.size

@@ -1,0 +1,178 @@
+"""An exchange: the data plane of one broker or channel. Events come in, each subscription that
+wants one gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from knlocal.eventing.engines import Engine, Full, Message
+from knlocal.eventing.subscriber import Subscriber, Subscription, Transport
+from knlocal.events import Event
+from knlocal.journal import Door, Journal, Trail
+
+MAX_TTL = 255
+TTL = "knativebrokerttl"
+ARRIVAL = "knativearrivaltime"
+
+Forward = tuple[tuple[str, str], ...]
+
+
+class Verdict(NamedTuple):
+    """What a door says: the status, and for a refusal the reason."""
+
+    status: int
+    reason: str = ""
+    retry_after: int = 0
+
+
+ACCEPTED = Verdict(202)
+
+
+class Exchange:
+    """Accepts events for one door.
+
+    `subscriptions` is replaced as a whole by `subscribe`; an event is matched against one state of
+    it. The answer 202 means that the event is in the queue of each subscription that wants it (and,
+    with the durable engine, on disk).
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        engine: Engine,
+        transport: Transport,
+        journal: Journal | None,
+        *,
+        is_broker: bool,
+    ) -> None:
+        self.door = door
+        self.engine = engine
+        self.is_broker = is_broker
+        #: Called with each accepted event, to register its type.
+        self.observe: Callable[[Event], object] | None = None
+        self._transport = transport
+        self._journal = journal
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscribers: dict[str, Subscriber] = {}
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        return self._subscriptions
+
+    @property
+    def subscribers(self) -> list[Subscriber]:
+        return list(self._subscribers.values())
+
+    async def accept(
+        self,
+        event: Event,
+        forward: Forward = (),
+        *,
+        owned: bool = False,
+        parent: Trail | None = None,
+        via: str = "",
+    ) -> Verdict:
+        """Take an event in. `owned`: nobody else holds it, so that it may be changed in place.
+        `parent` and `via` tell which delivery it is the reply to."""
+        ttl: int | None = None
+        if self.is_broker:
+            ttl = _hops(event)
+            if ttl <= 0:
+                reason = "dropped: the event has passed through brokers too often (a loop?)"
+                return self._refuse(event, 400, reason, parent, via)
+            if not owned:
+                event = event.with_attributes({})
+            _stamp(event, self._transport.clock.now())
+        attributes = event.attributes
+        matched = [one for one in self._subscriptions if one.filter.matches(attributes)]
+        message = Message(event, forward, ttl)
+        queues = [one.worker[0].queue for one in matched]
+        try:
+            committed = self.engine.accept(message, queues)
+        except Full as full:
+            return self._refuse(event, 429, str(full), parent, via, retry_after=1)
+        if self._journal is not None:
+            message.trail = self._journal.open(
+                self.door, event, self._subscriptions, matched, parent=parent, via=via
+            )
+        if committed is not None:
+            await committed
+        if self.observe is not None:
+            self.observe(event)
+        return ACCEPTED
+
+    def refuse(self, event: Event, status: int, reason: str) -> None:
+        """Tell the trail of an event that did not get past the door."""
+        self._refuse(event, status, reason, None, "")
+
+    def _refuse(
+        self,
+        event: Event,
+        status: int,
+        reason: str,
+        parent: Trail | None,
+        via: str,
+        retry_after: int = 0,
+    ) -> Verdict:
+        if self._journal is not None:
+            self._journal.open(
+                self.door, event, (), (), parent=parent, via=via, refused=f"{status}: {reason}"
+            )
+        return Verdict(status, reason, retry_after)
+
+    # -- subscriptions ------------------------------------------------------------------------
+
+    async def subscribe(self, wanted: Sequence[Subscription]) -> None:
+        """Serve exactly these from now on. Queues live as long as their subscription's uid."""
+        gone = self._subscribers.keys() - {one.uid for one in wanted}
+        bound = [self._bind(one) for one in wanted]
+        self._subscriptions = tuple(bound)
+        for uid in gone:
+            subscriber = self._subscribers.pop(uid)
+            await subscriber.stop()
+            self.engine.remove(uid)
+
+    def _bind(self, wanted: Subscription) -> Subscription:
+        subscriber = self._subscribers.get(wanted.uid)
+        if subscriber is None:
+            subscriber = Subscriber(wanted, self.engine.open(wanted.uid), self._transport)
+            self._subscribers[wanted.uid] = subscriber
+            wanted.worker[:] = [subscriber]
+            subscriber.start()
+        else:
+            wanted.worker[:] = [subscriber]
+            subscriber.update(wanted)
+        return wanted
+
+    async def close(self, *, forget: bool) -> None:
+        """Stop delivering; `forget` drops what waits (the broker or channel was deleted)."""
+        subscribers, self._subscribers = self._subscribers, {}
+        self._subscriptions = ()
+        for uid, subscriber in subscribers.items():
+            await subscriber.stop()
+            if forget:
+                self.engine.remove(uid)
+
+    @property
+    def idle(self) -> bool:
+        return all(subscriber.idle for subscriber in self._subscribers.values())
+
+
+def _hops(event: Event) -> int:
+    """Hops left after this one (behaviour E21)."""
+    value = event.attributes.get(TTL)
+    if value is None or isinstance(value, bool):
+        return MAX_TTL
+    try:
+        return max(0, int(value) - 1)
+    except ValueError:
+        return MAX_TTL
+
+
+def _stamp(event: Event, now: datetime) -> None:
+    attributes = event.attributes
+    attributes.pop(TTL, None)
+    attributes[ARRIVAL] = now.isoformat().replace("+00:00", "Z")
+    event.cache.clear()

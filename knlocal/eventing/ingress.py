@@ -1,0 +1,127 @@
+"""The doors of brokers and channels over HTTP (behaviours E19–E22, E49, E81).
+
+A batch is taken event by event; its answer is 202 only when each of them was accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from knlocal.eventing.exchange import ACCEPTED, Exchange, Forward, Verdict
+from knlocal.events import Event, InvalidEvent
+from knlocal.events.http import decode_batch
+from knlocal.gateway.http import BodyTooLarge, Request
+
+MAX_EVENT = 8 * 1024 * 1024
+"""Bytes of a request's body; above it is 413."""
+
+ALLOW = ("Allow", "POST, OPTIONS")
+_OPTIONS = (ALLOW, ("WebHook-Allowed-Origin", "*"), ("WebHook-Allowed-Rate", "*"))
+_TEXT = ("Content-Type", "text/plain; charset=utf-8")
+
+_FORWARDED = frozenset({"x-request-id", "retry-after", "traceparent", "tracestate", "baggage"})
+_FORWARDED_PREFIXES = ("knative-", "x-b3-")
+
+Find = Callable[[str, str], Exchange | None]
+"""The exchange of a broker, by namespace and name."""
+
+
+class BrokerIngress:
+    """`/<namespace>/<name>` on the brokers' host."""
+
+    def __init__(self, find: Find, max_event: int = MAX_EVENT) -> None:
+        self._find = find
+        self._max_event = max_event
+
+    async def __call__(self, request: Request) -> None:
+        if not await _is_post(request):
+            return
+        path = request.path
+        if path == "/":
+            await _say(request, Verdict(404, "post to /<namespace>/<broker>"))
+            return
+        parts = path.strip("/").split("/")
+        if len(parts) != 2 or not all(parts):
+            reason = f"malformed path {path}: it must be /<namespace>/<broker>"
+            await _say(request, Verdict(400, reason))
+            return
+        exchange = self._find(*parts)
+        if exchange is None:
+            await _say(request, Verdict(404, f"there is no broker {parts[1]} in {parts[0]}"))
+            return
+        await take(request, exchange, self._max_event)
+
+
+class ChannelIngress:
+    """`/` on a channel's own host."""
+
+    def __init__(self, exchange: Exchange, max_event: int = MAX_EVENT) -> None:
+        self.exchange = exchange
+        self._max_event = max_event
+
+    async def __call__(self, request: Request) -> None:
+        if not await _is_post(request):
+            return
+        if request.path not in ("", "/"):
+            await _say(request, Verdict(400, f"malformed path {request.path}: it must be /"))
+            return
+        await take(request, self.exchange, self._max_event)
+
+
+async def take(request: Request, exchange: Exchange, max_event: int) -> None:
+    """Read the request's events and let the exchange accept them."""
+    try:
+        body = await request.read(max_event)
+    except BodyTooLarge:
+        exchange.refuse(_named(request.headers), 413, f"larger than {max_event} bytes")
+        await _say(request, Verdict(413, f"the event is larger than {max_event} bytes"))
+        return
+    try:
+        events = decode_batch(request.headers, body)
+    except InvalidEvent as error:
+        exchange.refuse(_named(request.headers), 400, str(error))
+        await _say(request, Verdict(400, str(error)))
+        return
+    forward = forwarded(request.headers)
+    verdict = ACCEPTED
+    for event in events:
+        verdict = await exchange.accept(event, forward, owned=True)
+        if verdict.status != 202:
+            break
+    if verdict is ACCEPTED:
+        await request.respond(202)
+    else:
+        await _say(request, verdict)
+
+
+def forwarded(headers: Mapping[str, str]) -> Forward:
+    """The headers that go on to subscribers; all others are dropped."""
+    found = []
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIXES):
+            found.append((name, value))
+    return tuple(found)
+
+
+async def _is_post(request: Request) -> bool:
+    if request.method == "POST":
+        return True
+    if request.method == "OPTIONS":
+        await request.respond(200, _OPTIONS)
+    else:
+        await request.respond(405, (ALLOW, _TEXT), f"{request.method} is not allowed here\n")
+    return False
+
+
+async def _say(request: Request, verdict: Verdict) -> None:
+    headers = [_TEXT]
+    if verdict.retry_after:
+        headers.append(("Retry-After", str(verdict.retry_after)))
+    await request.respond(verdict.status, headers, f"{verdict.reason}\n")
+
+
+def _named(headers: Mapping[str, str]) -> Event:
+    """What an unreadable event says of itself, for the trail."""
+    names = ("id", "source", "type")
+    return Event({name: headers[f"ce-{name}"] for name in names if f"ce-{name}" in headers})

@@ -1,0 +1,365 @@
+"""One subscriber at work: takes from its queue, delivers, retries, routes replies, dead-letters."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from knlocal.clock import Clock
+from knlocal.eventing.delivery import DeliveryPolicy, should_retry
+from knlocal.eventing.engines import Message, Queue
+from knlocal.eventing.filters import EVERYTHING, Filter, Refusal
+from knlocal.events import Event, InvalidEvent, decode, has_event
+from knlocal.journal import Step, Trail
+from knlocal.journal.trail import StepKind, response_start
+
+log = logging.getLogger(__name__)
+
+ERROR_DATA_LIMIT = 1024
+"""Characters of knativeerrordata (behaviour E39)."""
+
+
+class Answer(NamedTuple):
+    """What came of one attempt. `status` 0: there was no answer, and `error` says why."""
+
+    status: int
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    error: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subscription:
+    """Who gets what, and how hard it is tried: a Trigger, or a Subscription of a channel.
+
+    `subscriber` "" with `unresolved` set means: not known yet, keep the events. "" without it means
+    that events go to `reply` as they are. Immutable: a trail remembers the one that judged it.
+    """
+
+    uid: str
+    name: str
+    """For people: "trigger default/created"."""
+    namespace: str
+    subscriber: str = ""
+    unresolved: str = ""
+    """Why the subscriber's address is not known."""
+    reply: str = ""
+    dead_letter: str = ""
+    policy: DeliveryPolicy = field(default_factory=DeliveryPolicy)
+    filter: Filter = EVERYTHING
+    strict_reply: bool = False
+    """A broker's rule: an answer that is neither empty nor an event is a failure."""
+    parallel: int = 1
+    """Deliveries at a time; above 1 means that order does not matter."""
+    worker: list[Subscriber] = field(default_factory=list)
+    """The one at work (set once by the exchange)."""
+
+    def refusal(self, attributes: Mapping[str, Any]) -> Refusal | None:
+        return self.filter.explain(attributes)
+
+    def waiting(self, trail: Trail) -> str:
+        return self.worker[0].waiting(trail) if self.worker else "not being delivered"
+
+
+class Transport(NamedTuple):
+    """How a subscriber's worker reaches the world."""
+
+    clock: Clock
+    send: Callable[..., Awaitable[Answer]]
+    """send(url, event, message, subscription, *, via, wants_reply) makes one attempt."""
+    step: Callable[[Trail, Step], None]
+
+
+class Subscriber:
+    """The workers of one subscription. `update` may change everything but the queue."""
+
+    def __init__(self, subscription: Subscription, queue: Queue, transport: Transport) -> None:
+        self.subscription = subscription
+        self.queue = queue
+        self._transport = transport
+        self._workers: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._busy: dict[int, str] = {}
+        #: Deliveries being made now.
+        self.active = 0
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        while len(self._workers) < self.subscription.parallel:
+            worker = asyncio.create_task(self._work(), name=f"deliver to {self.subscription.name}")
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    def update(self, subscription: Subscription) -> None:
+        """Take a new form into account; a pause before a retry ends when the address changed."""
+        before, self.subscription = self.subscription, subscription
+        moved = (before.subscriber, before.dead_letter, before.reply) != (
+            subscription.subscriber, subscription.dead_letter, subscription.reply
+        )  # fmt: skip
+        if moved or before.policy != subscription.policy:
+            self._changed.set()
+        if subscription.parallel < before.parallel:
+            # Fewer workers: all stop after what they are doing, and the right number starts anew.
+            self._changed.set()
+        self.start()
+
+    async def stop(self) -> None:
+        """Break off at once; what was not done stays in the queue."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers, timeout=10)
+
+    @property
+    def idle(self) -> bool:
+        return self.queue.depth == 0
+
+    def waiting(self, trail: Trail) -> str:
+        """Why the event of `trail` has not been dealt with, for people."""
+        busy = self._busy.get(trail.seq)
+        if busy is not None:
+            return busy
+        if self.subscription.unresolved:
+            return f"the subscriber has no address yet: {self.subscription.unresolved}"
+        for seq, what in self._busy.items():
+            if seq < trail.seq:
+                return f"in the queue ({self.queue.depth} events), behind one that is: {what}"
+        return f"in the queue ({self.queue.depth} events)"
+
+    # -- work ---------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        queue = self.queue
+        while len(self._workers) <= self.subscription.parallel:
+            message = await queue.take()
+            self.active += 1
+            try:
+                await self._deliver(message)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                # A defect here must not stop the queue; the event is told as lost.
+                log.exception("delivery to %s failed", self.subscription.name)
+                self._step(message, "dropped", detail="internal error, see the log")
+            finally:
+                self.active -= 1
+                if message.trail is not None:
+                    self._busy.pop(message.trail.seq, None)
+            committed = queue.done(message)
+            if committed is not None:
+                await committed
+
+    async def _deliver(self, message: Message) -> None:
+        while self.subscription.unresolved:
+            self._changed.clear()
+            await self._changed.wait()
+        subscription = self.subscription
+        if not subscription.subscriber:
+            await self._forward_as_is(message)
+            return
+        answer = await self._attempts(message, message.event, reply=False)
+        subscription = self.subscription
+        if not answer.accepted:
+            await self._give_up(message, subscription.subscriber, answer)
+            return
+        reply = self._reply_in(answer)
+        if isinstance(reply, Event) and subscription.reply:
+            if message.ttl is not None:
+                reply = reply.with_attributes({"knativebrokerttl": message.ttl})
+            sent = await self._attempts(message, reply, reply=True)
+            self._step(
+                message, "reply", target=subscription.reply, status=sent.status, detail=reply.id
+            )
+            if not sent.accepted:
+                await self._give_up(message, subscription.reply, sent)
+                return
+        self._step(message, "delivered")
+
+    async def _forward_as_is(self, message: Message) -> None:
+        """Without a subscriber the event itself is the reply."""
+        if not self.subscription.reply:
+            self._step(message, "dropped", detail="neither subscriber nor reply")
+            return
+        answer = await self._attempts(message, message.event, reply=True)
+        if answer.accepted:
+            self._step(message, "delivered", target=self.subscription.reply)
+        else:
+            await self._give_up(message, self.subscription.reply, answer)
+
+    async def _attempts(self, message: Message, event: Event, *, reply: bool) -> Answer:
+        """Try until it is accepted, refused for good, or tried often enough."""
+        retry = 0
+        while True:
+            subscription = self.subscription
+            url = subscription.reply if reply else subscription.subscriber
+            answer = await self._attempt(url, event, message, wants_reply=not reply)
+            if not reply and answer.accepted:
+                answer = self._checked(answer)
+            policy = subscription.policy
+            if answer.accepted or retry >= policy.retry or not should_retry(answer.status):
+                return answer
+            retry_after = answer.headers.get("retry-after", "")
+            pause = policy.pause(retry, answer.status, retry_after, self._transport.clock.now())
+            retry += 1
+            said = answer.error or f"{answer.status} from {url}"
+            self._note(
+                message, f"retry {retry} of {policy.retry}, {pause:g} s after {said} at "
+                f"{self._transport.clock.now():%H:%M:%S}"
+            )  # fmt: skip
+            await self._pause(pause)
+
+    async def _attempt(
+        self, url: str, event: Event, message: Message, *, wants_reply: bool
+    ) -> Answer:
+        clock = self._transport.clock
+        trail = message.trail
+        if trail is None:
+            return await self._transport.send(
+                url, event, message, self.subscription, wants_reply=wants_reply
+            )
+        self._busy[trail.seq] = f"being delivered to {url}"
+        began = clock.monotonic()
+        answer = await self._transport.send(
+            url, event, message, self.subscription, wants_reply=wants_reply
+        )
+        self._transport.step(
+            trail,
+            Step(
+                "attempt",
+                self.subscription.name,
+                clock.now(),
+                url,
+                answer.status,
+                clock.monotonic() - began,
+                answer.error or (response_start(answer.body) if answer.body else ""),
+            ),
+        )
+        return answer
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not beyond a change of the subscription."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        self._changed.clear()
+        try:
+            async with self._transport.clock.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    # -- replies ------------------------------------------------------------------------------
+
+    def _checked(self, answer: Answer) -> Answer:
+        """A broker takes an answer that is neither empty nor an event for a failure (E34)."""
+        reply = self._reply_in(answer)
+        if isinstance(reply, InvalidEvent):
+            return Answer(502, answer.headers, answer.body, f"malformed reply: {reply}")
+        if (
+            reply is None
+            and answer.body
+            and self.subscription.strict_reply
+            and not _is_event(answer)
+        ):
+            return Answer(
+                502, answer.headers, answer.body,
+                "received a non-empty response not recognized as CloudEvent. "
+                "The response MUST be either empty or a valid CloudEvent",
+            )  # fmt: skip
+        return answer
+
+    @staticmethod
+    def _reply_in(answer: Answer) -> Event | InvalidEvent | None:
+        # The answer to a 202 is a status monitor, never a reply (data plane spec).
+        if answer.status == 202 or not _is_event(answer):
+            return None
+        try:
+            return decode(answer.headers, answer.body)
+        except InvalidEvent as error:
+            return error
+
+    # -- failure ------------------------------------------------------------------------------
+
+    async def _give_up(self, message: Message, destination: str, answer: Answer) -> None:
+        said = answer.error or f"{answer.status} from {destination}"
+        dead_letter = self.subscription.dead_letter
+        if not dead_letter:
+            log.warning("%s: event %s lost: %s", self.subscription.name, message.event.id, said)
+            self._step(message, "dropped", detail=f"{said}; no dead letter sink")
+            return
+        event = message.event.with_attributes(error_attributes(destination, answer))
+        policy = self.subscription.policy
+        retry = 0
+        while True:
+            sent = await self._attempt(dead_letter, event, message, wants_reply=False)
+            if sent.accepted:
+                self._step(
+                    message, "dead-letter", target=dead_letter, status=sent.status, detail=said
+                )
+                return
+            if retry >= policy.retry or not should_retry(sent.status):
+                break
+            retry_after = sent.headers.get("retry-after", "")
+            pause = policy.pause(retry, sent.status, retry_after, self._transport.clock.now())
+            retry += 1
+            self._note(message, f"the dead letter sink is tried again in {pause:g} s")
+            await self._pause(pause)
+        log.warning("%s: event %s lost: %s", self.subscription.name, message.event.id, said)
+        self._step(
+            message, "dropped", target=dead_letter, status=sent.status,
+            detail=f"{said}; the dead letter sink did not take it: {sent.error or sent.status}",
+        )  # fmt: skip
+
+    # -- the trail ----------------------------------------------------------------------------
+
+    def _note(self, message: Message, what: str) -> None:
+        if message.trail is not None:
+            self._busy[message.trail.seq] = what
+
+    def _step(
+        self, message: Message, kind: StepKind, target: str = "", status: int = 0, detail: str = ""
+    ) -> None:
+        if message.trail is not None:
+            now = self._transport.clock.now()
+            step = Step(kind, self.subscription.name, now, target, status, 0.0, detail)
+            self._transport.step(message.trail, step)
+
+
+def _is_event(answer: Answer) -> bool:
+    return has_event(answer.headers)
+
+
+def error_attributes(destination: str, answer: Answer) -> dict[str, Any]:
+    """What a dead letter says about its failure (behaviour E39)."""
+    body = answer.body
+    status = answer.status
+    if not status:
+        status, body = 500, f"dispatch error: {answer.error}".encode()
+    elif not body and answer.error:
+        body = answer.error.encode()
+    attributes: dict[str, Any] = {
+        "knativeerrordest": _sanitized(destination),
+        "knativeerrorcode": status,
+    }
+    data = base64.b64encode(body[:ERROR_DATA_LIMIT]).decode()[:ERROR_DATA_LIMIT]
+    if data:
+        attributes["knativeerrordata"] = data
+    return attributes
+
+
+def _sanitized(url: str) -> str:
+    """Without what is nobody's business: user, password, query and fragment."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))

@@ -1,0 +1,87 @@
+"""The journal's file: rendered trails in SQLite, the oldest forgotten first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+
+class Row(NamedTuple):
+    seq: int
+    at: float
+    """Seconds since the epoch."""
+    id: str
+    body: bytes
+    """The trail as JSON."""
+
+
+class JournalFile:
+    """One connection; used by one thread at a time. A file that is no journal is set aside."""
+
+    def __init__(self, path: Path, max_rows: int) -> None:
+        self._max_rows = max_rows
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = self._open(path)
+        except sqlite3.DatabaseError:
+            # Trails are a convenience: a damaged file must not keep the daemon from starting.
+            path.rename(path.with_suffix(".damaged"))
+            self._database = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS trails ("
+                "seq INTEGER PRIMARY KEY, at REAL NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL)"
+            )
+            database.execute("CREATE INDEX IF NOT EXISTS trails_by_id ON trails (id)")
+        except sqlite3.DatabaseError:
+            database.close()
+            raise
+        return database
+
+    def last_seq(self) -> int:
+        return int(self._database.execute("SELECT max(seq) FROM trails").fetchone()[0] or 0)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        database = self._database
+        database.execute("BEGIN")
+        try:
+            database.executemany("INSERT OR REPLACE INTO trails VALUES (?, ?, ?, ?)", rows)
+            database.execute(
+                "DELETE FROM trails WHERE seq <= (SELECT max(seq) FROM trails) - ?",
+                (self._max_rows,),
+            )
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+
+    def by_id(self, event_id: str) -> list[dict[str, Any]]:
+        found = self._database.execute(
+            "SELECT body FROM trails WHERE id = ? ORDER BY seq", (event_id,)
+        )
+        return [orjson.loads(body) for (body,) in found]
+
+    def by_seq(self, seq: int) -> dict[str, Any] | None:
+        found = self._database.execute("SELECT body FROM trails WHERE seq = ?", (seq,)).fetchone()
+        return orjson.loads(found[0]) if found else None
+
+    def newest(self, before_seq: int) -> Iterator[dict[str, Any]]:
+        """Trails before `before_seq`, the newest first."""
+        found = self._database.execute(
+            "SELECT body FROM trails WHERE seq < ? ORDER BY seq DESC", (before_seq,)
+        )
+        for (body,) in found:
+            yield orjson.loads(body)
+
+    def close(self) -> None:
+        self._database.close()

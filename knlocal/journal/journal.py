@@ -1,0 +1,256 @@
+"""The journal: trails in a ring, found by event id, saved in the background, followed live."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from knlocal.clock import Clock
+from knlocal.events import Event
+from knlocal.journal.disk import JournalFile, Row
+from knlocal.journal.selection import Selection
+from knlocal.journal.trail import Considered, Door, Step, Trail
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[Trail, Step | None], object]
+"""Called when an event came to a door (Step None) and at each step after."""
+
+
+class Journal:
+    """Writing costs a few dictionary and list operations; all rendering waits for a reader.
+
+    Under a load that outruns the saving (`save_batch` trails each `SAVE_SECONDS`), the oldest
+    trails leave the ring unsaved; `unsaved` counts them.
+    """
+
+    SAVE_SECONDS = 0.5
+
+    def __init__(
+        self,
+        clock: Clock,
+        path: Path | None = None,
+        *,
+        max_trails: int = 20_000,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_saved: int = 100_000,
+        max_requests: int = 2_000,
+        save_batch: int = 1_000,
+    ) -> None:
+        self.clock = clock
+        self.unsaved = 0
+        #: The latest requests through the gateway (any objects its hook hands over).
+        self.requests: deque[Any] = deque(maxlen=max_requests)
+        self._max_trails = max_trails
+        self._max_bytes = max_bytes
+        self._save_batch = save_batch
+        self._file = JournalFile(path, max_saved) if path else None
+        self._seq = self._file.last_seq() if self._file else 0
+        self._trails: deque[Trail] = deque()
+        self._bytes = 0
+        self._by_id: dict[str, list[Trail]] = {}
+        self._listeners: list[Listener] = []
+        self._changed: dict[int, Trail] = {}
+        self._saver: asyncio.Task[None] | None = None
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def open(
+        self,
+        door: Door,
+        event: Event,
+        considered: Sequence[Considered],
+        matched: Sequence[Considered],
+        *,
+        parent: Trail | None = None,
+        via: str = "",
+        refused: str = "",
+    ) -> Trail:
+        """An event came to a door: who was considered, who is to get it (all at once, or nobody
+        when the door `refused` it)."""
+        self._seq += 1
+        trail = Trail(
+            self._seq, self.clock.now(), door, event, considered, matched, parent, via, refused
+        )
+        self._trails.append(trail)
+        self._bytes += trail.size
+        self._by_id.setdefault(event.id, []).append(trail)
+        if len(self._trails) > self._max_trails or self._bytes > self._max_bytes:
+            self._forget_oldest()
+        if self._file is not None:
+            self._changed[trail.seq] = trail
+        for listener in self._listeners:
+            listener(trail, None)
+        return trail
+
+    def step(self, trail: Trail, step: Step) -> None:
+        """Something happened to an event on its way."""
+        trail.steps.append(step)
+        if self._file is not None:
+            self._changed[trail.seq] = trail
+        for listener in self._listeners:
+            listener(trail, step)
+
+    def request(self, record: Any) -> None:
+        """The gateway's hook: a request was answered."""
+        self.requests.append(record)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def find(self, event_id: str) -> list[Trail]:
+        """The trails in memory of events with this id, the oldest first."""
+        return list(self._by_id.get(event_id, ()))
+
+    def explain(self, event_id: str) -> list[dict[str, Any]]:
+        """Everything known about events with this id, and about the replies to them (`replies`),
+        as JSON data; empty when the id was never seen, or is forgotten."""
+        return [self._with_replies(entry, set()) for entry in self._entries(event_id)]
+
+    def recent(self, selection: Selection = Selection(), limit: int = 100) -> list[dict[str, Any]]:
+        """The newest `limit` trails that match, the oldest of them first."""
+        found: list[dict[str, Any]] = []
+        oldest = self._seq + 1
+        for trail in reversed(self._trails):
+            oldest = trail.seq
+            if len(found) == limit:
+                return found[::-1]
+            if selection.matches(trail):
+                found.append(trail.to_json())
+        if self._file is not None:
+            for entry in self._file.newest(oldest):
+                if len(found) == limit:
+                    break
+                if selection.matches_rendered(entry):
+                    found.append(entry)
+        return found[::-1]
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` at each event and step, on the event loop; returns what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def tail(
+        self,
+        selection: Selection = Selection(),
+        *,
+        steps: bool = False,
+        backlog: int = 10_000,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Matching events as they come (and again at each step, with `steps`).
+
+        A reader who falls more than `backlog` behind loses the oldest; the next entry then says how
+        many, in `missed`.
+        """
+        waiting: deque[Trail] = deque()
+        arrived = asyncio.Event()
+        missed = 0
+
+        def note(trail: Trail, step: Step | None) -> None:
+            nonlocal missed
+            if (step is None or steps) and selection.matches(trail):
+                if len(waiting) >= backlog:
+                    waiting.popleft()
+                    missed += 1
+                waiting.append(trail)
+                arrived.set()
+
+        stop = self.listen(note)
+        try:
+            while True:
+                await arrived.wait()
+                while waiting:
+                    entry = waiting.popleft().to_json()
+                    if missed:
+                        entry["missed"], missed = missed, 0
+                    yield entry
+                arrived.clear()
+        finally:
+            stop()
+
+    def _entries(self, event_id: str) -> list[dict[str, Any]]:
+        live = {trail.seq: trail.to_json() for trail in self._by_id.get(event_id, ())}
+        saved = self._file.by_id(event_id) if self._file else []
+        merged = {entry["seq"]: entry for entry in saved} | live
+        return [merged[seq] for seq in sorted(merged)]
+
+    def _with_replies(self, entry: dict[str, Any], seen: set[int]) -> dict[str, Any]:
+        seen.add(entry["seq"])
+        for subscriber in entry["subscribers"]:
+            reply = subscriber.get("reply")
+            if reply is None:
+                continue
+            trails = [
+                self._with_replies(child, seen)
+                for child in self._entries(reply["id"])
+                if child.get("parent") == entry["seq"]
+                and child.get("via") == subscriber["name"]
+                and child["seq"] not in seen
+            ]
+            if trails:
+                reply["trails"] = trails
+        return entry
+
+    # -- bounds -------------------------------------------------------------------------------
+
+    def _forget_oldest(self) -> None:
+        while self._trails and (
+            len(self._trails) > self._max_trails or self._bytes > self._max_bytes
+        ):
+            trail = self._trails.popleft()
+            self._bytes -= trail.size
+            same = self._by_id[trail.event.id]
+            same.remove(trail)
+            if not same:
+                del self._by_id[trail.event.id]
+            if self._changed.pop(trail.seq, None) is not None and trail.saved < 0:
+                self.unsaved += 1
+
+    # -- saving -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if self._file is not None and self._saver is None:
+            self._saver = asyncio.create_task(self._save_for_ever(), name="journal")
+
+    async def stop(self) -> None:
+        """Save what is not saved, and let go of the file."""
+        if self._saver is not None:
+            self._saver.cancel()
+            await asyncio.wait([self._saver], timeout=5)
+            self._saver = None
+        if self._file is not None:
+            while self._changed:
+                self._file.write(self._batch())
+            self._file.close()
+            self._file = None
+
+    async def flush(self) -> None:
+        """Save everything now."""
+        while self._file is not None and self._changed:
+            await asyncio.to_thread(self._file.write, self._batch())
+
+    async def _save_for_ever(self) -> None:
+        assert self._file is not None
+        while True:
+            await self.clock.sleep(self.SAVE_SECONDS)
+            if not self._changed:
+                continue
+            try:
+                await asyncio.to_thread(self._file.write, self._batch())
+            except Exception:
+                log.exception("cannot save the journal")
+
+    def _batch(self) -> list[Row]:
+        """Rendered here, on the event loop's thread, where the trails do not change meanwhile."""
+        rows = []
+        for seq in list(self._changed)[: self._save_batch]:
+            trail = self._changed.pop(seq)
+            trail.saved = len(trail.steps)
+            body = orjson.dumps(trail.to_json())
+            rows.append(Row(seq, trail.at.timestamp(), trail.event.id, body))
+        return rows
