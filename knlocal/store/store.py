@@ -69,6 +69,8 @@ class WriteOptions:
     dry_run: bool = False
     field_validation: Literal["Ignore", "Warn", "Strict"] = "Ignore"
     warnings: list[str] = field(default_factory=list)
+    uid: str = ""
+    """For a create: the uid to give (a prepared pod has one before its object exists)."""
 
 
 @dataclass(slots=True)
@@ -227,7 +229,7 @@ class Store:
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = self._generated_name(kind, metadata)
         # Some defaults speak of the uid (a Job's selector), so it is there before they are made.
-        metadata["uid"] = str(uuid.uuid4())
+        metadata["uid"] = options.uid or str(uuid.uuid4())
         self._admit("CREATE", kind, obj, None, options)
         if self.find_key(key_of(obj)) is not None:
             raise AlreadyExists(

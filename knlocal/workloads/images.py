@@ -19,7 +19,7 @@ from knlocal.runtime.api import (
 from knlocal.workloads.backoff import Backoff
 from knlocal.workloads.containers import Container
 from knlocal.workloads.environment import object_data
-from knlocal.workloads.node import Node
+from knlocal.workloads.node import Node, PodRecorder
 from knlocal.workloads.terms import SECRET, SERVICE_ACCOUNT
 
 #: Seconds for which a failed pull says ErrImagePull, before it says ImagePullBackOff.
@@ -40,8 +40,9 @@ class _Wanted:
 class PodImages:
     """The images of one pod. `changed` is called whenever something is worth another look."""
 
-    def __init__(self, node: Node, changed: Callable[[], None]) -> None:
+    def __init__(self, node: Node, recorder: PodRecorder, changed: Callable[[], None]) -> None:
         self._node = node
+        self._recorder = recorder
         self._changed = changed
         self._wanted: dict[str, _Wanted] = {}
 
@@ -109,7 +110,7 @@ class PodImages:
         if here is not None and (policy != "Always" or _is_local(here, image)):
             one.info, one.problem = here, None
             message = f'Container image "{image}" already present on machine'
-            self._node.recorder.normal(pod, "Pulled", message)
+            self._recorder.normal(pod, "Pulled", message)
         elif policy == "Never":
             message = f'Container image "{image}" is not present with pull policy of Never'
             self._failed(pod, one, "ErrImageNeverPull", message, message)
@@ -121,7 +122,7 @@ class PodImages:
     async def _pull(
         self, pod: Obj, container: Container, image: str, one: _Wanted, here: ImageInfo | None
     ) -> None:
-        recorder, clock = self._node.recorder, self._node.machine_clock
+        recorder, clock = self._recorder, self._node.machine_clock
         began = clock.monotonic()
         recorder.normal(pod, "Pulling", f'Pulling image "{image}"')
         try:
@@ -163,8 +164,8 @@ class PodImages:
         one.failed_at = self._node.clock.monotonic()
         one.backoff.attempted(one.failed_at)
         one.problem, one.backing_off = (reason, message), False
-        self._node.recorder.warning(pod, "Failed", event)
-        self._node.recorder.warning(pod, "Failed", f"Error: {reason}")
+        self._recorder.warning(pod, "Failed", event)
+        self._recorder.warning(pod, "Failed", f"Error: {reason}")
 
     def _explain(self, pod: Obj, container: Container, image: str, one: _Wanted) -> None:
         """Have the container say why it waits: the error first, then that there is a back-off."""
@@ -176,8 +177,8 @@ class PodImages:
             return
         if not one.backing_off:
             one.backing_off = True
-            self._node.recorder.normal(pod, "BackOff", f'Back-off pulling image "{image}"')
-            self._node.recorder.warning(pod, "Failed", "Error: ImagePullBackOff")
+            self._recorder.normal(pod, "BackOff", f'Back-off pulling image "{image}"')
+            self._recorder.warning(pod, "Failed", "Error: ImagePullBackOff")
         why = f'Back-off pulling image "{image}": ErrImagePull: {message}'
         container.wait("ImagePullBackOff", why)
 

@@ -83,6 +83,8 @@ class Kubelet(Controller):
         self.workers: dict[str, PodWorker] = {}
         self.engine_changed: list[Callable[[bool], object]] = []
         """Told when the engine went away or came back."""
+        self.event_listeners: list[Callable[[ContainerEvent], object]] = []
+        """Told everything that happens to containers."""
         self._found: dict[str, PodState] = {}
         self._queue = WorkQueue("kubelet", store.clock, self._sync)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -263,6 +265,8 @@ class Kubelet(Controller):
         if worker is not None:
             worker.container_event(event)
             worker.poke()
+        for listener in self.event_listeners:
+            listener(event)
 
     async def _watch_engine(self) -> None:
         clock = self.node.machine_clock

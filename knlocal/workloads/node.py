@@ -23,6 +23,22 @@ DrainHook = Callable[[Obj], Awaitable[None]]
 """Given a pod that is going away; returns when its requests have ended."""
 
 
+class PodRecorder:
+    """Events about one pod; silent while it is no object yet."""
+
+    def __init__(self, recorder: EventRecorder, *, silent: bool = False) -> None:
+        self._recorder = recorder
+        self.silent = silent
+
+    def normal(self, pod: Obj, reason: str, message: str) -> None:
+        if not self.silent:
+            self._recorder.normal(pod, reason, message)
+
+    def warning(self, pod: Obj, reason: str, message: str) -> None:
+        if not self.silent:
+            self._recorder.warning(pod, reason, message)
+
+
 @dataclass(slots=True)
 class Node:
     """`store.clock` rules policy (back-off, deadlines); `machine_clock` rules what happens in real

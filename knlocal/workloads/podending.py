@@ -115,7 +115,7 @@ class PodEnding:
         apps = [c for c in self._running() if c.role != "sidecar"]
         sidecars = [c for c in self._running() if c.role == "sidecar"]
         for container in self._running():
-            self._node.recorder.normal(
+            self._worker.recorder.normal(
                 self._worker.pod, "Killing", f"Stopping container {container.name}"
             )
         await asyncio.gather(*(self._stop(c) for c in apps))

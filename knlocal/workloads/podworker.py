@@ -39,7 +39,7 @@ from knlocal.workloads.containers import Container, containers_of
 from knlocal.workloads.environment import ConfigError, PodFacts
 from knlocal.workloads.images import PodImages
 from knlocal.workloads.lifecycle import run_hook
-from knlocal.workloads.node import Node
+from knlocal.workloads.node import Node, PodRecorder
 from knlocal.workloads.podending import PodEnding
 from knlocal.workloads.podplan import (
     DEFAULT_PORT,
@@ -68,13 +68,16 @@ _CONFIG_RETRY_SECONDS = 60.0
 class PodWorker:
     """Owns everything that runs for one pod. Called by the kubelet, one call at a time."""
 
-    def __init__(self, node: Node, pod: Obj, found: PodState | None = None) -> None:
+    def __init__(
+        self, node: Node, pod: Obj, found: PodState | None = None, *, silent: bool = False
+    ) -> None:
         self.node = node
+        self.recorder = PodRecorder(node.recorder, silent=silent)
         self.pod = pod
         self.key: Key = key_of(pod)
         self.id: PodId = pod_id(pod)
         self.containers = containers_of(pod, node.clock.now())
-        self.images = PodImages(node, self.poke)
+        self.images = PodImages(node, self.recorder, self.poke)
         self.volumes = PodVolumes(node.store, node.root, pod, node.issue_token, node.clock.now)
         self.references = references(pod)
         self.plan: PodPlan | None = None
@@ -89,6 +92,7 @@ class PodWorker:
         self._restore_plan = self._must_look
         self._told_problem = ""
         self._config_touched = False
+        self._setting_up = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         if is_terminal(pod) and status_of(pod).get("reason"):
             status = status_of(pod)
@@ -156,6 +160,66 @@ class PodWorker:
     def poke(self) -> None:
         self.node.poke(self.key)
 
+    # -- as a standby -------------------------------------------------------------------------
+
+    async def prepare(self) -> bool:
+        """Make sandbox and containers, and start nothing. False when that failed."""
+        return await self._is_set_up()
+
+    async def prepare_anew(self) -> bool:
+        """After something the plan depends on has changed. False when that failed."""
+        async with self._setting_up:
+            try:
+                plan = self.make_plan()
+                if plan != self.plan:
+                    self.state = await self.node.runtime.prepare(plan)
+                    self.plan = plan
+            except (ConfigError, RuntimeFailure):
+                return False
+        return True
+
+    def let_go(self) -> None:
+        """The containers are kept, paused: stop watching them."""
+        self.stop_all_probing()
+        self.frozen = True
+
+    def inherit(self, before: PodWorker) -> None:
+        """Take over the (paused) containers of a pod whose object is gone."""
+        self.plan, self.state, self.images = before.plan, before.state, before.images
+        self.containers, self.frozen = before.containers, True
+        for container in self.containers:
+            container.ready = container.started = False
+            container.operation = None
+
+    def begin(self) -> None:
+        """It is about to be an object: what happens is told from now on."""
+        self.recorder.silent = False
+
+    def wake(self) -> None:
+        """Begin to live: one call to the engine for each container, at once."""
+        if self.frozen:
+            self.frozen = False
+            thawing = self._spawn(self._thaw())
+            for container in self.containers:
+                container.operation = thawing
+        elif self.plan is not None and self.state is not None:
+            self._drive_all()
+
+    async def _thaw(self) -> None:
+        try:
+            await self.node.runtime.unpause(self.id)
+        except EngineUnavailable:
+            self.node.engine_lost()
+        except RuntimeFailure:
+            pass  # what does not run is seen below
+        for container in self.containers:
+            if container.role == "shown":
+                self._show(container)
+            elif container.running:
+                self._probe(container)
+        self._must_look = True
+        self.publish()
+
     # -- the stages ---------------------------------------------------------------------------
 
     async def sync(self) -> float | None:
@@ -186,8 +250,12 @@ class PodWorker:
 
     async def _is_set_up(self) -> bool:
         """Images are here, the plan is made and the sandbox stands; else it says why not."""
-        if self.plan is not None and self.state is not None:
-            return True
+        async with self._setting_up:
+            if self.plan is None or self.state is None:
+                await self._try_set_up()
+        return self.plan is not None and self.state is not None
+
+    async def _try_set_up(self) -> None:
         try:
             await self._set_up()
         except ConfigError as error:
@@ -204,7 +272,6 @@ class PodWorker:
         else:
             self._failed_set_ups = 0
             self._told_problem = ""
-        return self.plan is not None and self.state is not None
 
     async def _set_up(self) -> None:
         to_run = [c for c in self.containers if c.role != "shown"]
@@ -287,7 +354,7 @@ class PodWorker:
             "CrashLoopBackOff",
             f"back-off {wait} restarting failed container={container.name} pod={pod}",
         )
-        self.node.recorder.warning(
+        self.recorder.warning(
             self.pod,
             "BackOff",
             f"Back-off restarting failed container {container.name} in pod {pod}",
@@ -336,7 +403,7 @@ class PodWorker:
         container.run(state, self.node.on_policy_clock(state.started_at))
         self._probe(container)
         self.publish()
-        recorder = self.node.recorder
+        recorder = self.recorder
         recorder.normal(self.pod, "Created", f"Created container: {container.name}")
         recorder.normal(self.pod, "Started", f"Started container {container.name}")
 
@@ -348,14 +415,14 @@ class PodWorker:
             seconds=600,
         )  # fmt: skip
         if problem and container.running:
-            self.node.recorder.warning(
+            self.recorder.warning(
                 self.pod, "FailedPostStartHook", f"PostStartHook failed: {problem}"
             )
             await self._stop(container, "FailedPostStartHook")
 
     def _could_not_start(self, container: Container, error: RuntimeFailure) -> None:
         now = self.node.clock
-        self.node.recorder.warning(self.pod, "Failed", f"Error: {error.message}")
+        self.recorder.warning(self.pod, "Failed", f"Error: {error.message}")
         if isinstance(error, ImageMissing):
             self.images.forget()
             self.plan = None
@@ -390,7 +457,7 @@ class PodWorker:
             started=lambda: self._set(container, started=True),
             ready=lambda ready: self._set(container, ready=ready),
             failed=lambda which: self._probe_failed(container, which),
-            unhealthy=lambda which, message: self.node.recorder.warning(
+            unhealthy=lambda which, message: self.recorder.warning(
                 self.pod, "Unhealthy", f"{which} probe failed: {message}"
             ),
         )
@@ -419,7 +486,7 @@ class PodWorker:
         self._operate(container, self._stop(container, message, which=which))
 
     async def _stop(self, container: Container, message: str, which: Which | None = None) -> None:
-        self.node.recorder.normal(self.pod, "Killing", message)
+        self.recorder.normal(self.pod, "Killing", message)
         self._stop_probing(container)
         probe = container.spec.get(f"{which.lower()}Probe") or {} if which else {}
         grace = probe.get("terminationGracePeriodSeconds")
@@ -430,7 +497,7 @@ class PodWorker:
         except EngineUnavailable:
             self.node.engine_lost()
         except RuntimeFailure as error:
-            self.node.recorder.warning(self.pod, "FailedKillPod", error.message)
+            self.recorder.warning(self.pod, "FailedKillPod", error.message)
         self._must_look = True
 
     def _stop_probing(self, container: Container) -> None:
@@ -551,7 +618,7 @@ class PodWorker:
         if self.state is None:
             return
         self.state = self.plan = None
-        self.node.recorder.normal(
+        self.recorder.normal(
             self.pod,
             "SandboxChanged",
             "Pod sandbox changed, it will be killed and re-created.",
@@ -612,7 +679,7 @@ class PodWorker:
         """End the pod as Failed, whatever its containers do."""
         if self._failure is None:
             self._failure = (reason, message)
-            self.node.recorder.normal(self.pod, reason, message)
+            self.recorder.normal(self.pod, reason, message)
         self._stop_running("Stopping container")
 
     def _finish_sidecars(self) -> None:
@@ -652,11 +719,6 @@ class PodWorker:
             elif container.running and seen is not None and seen.state == "exited":
                 await self._ended(container, seen)
         self.publish()
-
-    def let_go(self) -> None:
-        """The containers are kept for later: stop watching them, forget nothing."""
-        self.stop_all_probing()
-        self.frozen = True
 
     # -- telling ------------------------------------------------------------------------------
 
@@ -709,7 +771,7 @@ class PodWorker:
     def _warn(self, reason: str, message: str) -> None:
         if self._told_problem != message:
             self._told_problem = message
-            self.node.recorder.warning(self.pod, reason, message)
+            self.recorder.warning(self.pod, reason, message)
 
     # -- time and tasks -----------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ SNAPSHOT = "knlocal.dev/snapshot"
 """On a pod: the source snapshot to mount read-only (JSON)."""
 ROUTED_BY = "knlocal.dev/routed-by"
 """On a Service: another controller serves its host names."""
+SHOWN_ONLY = "knlocal.dev/shown-only"
+"""On a Deployment: knlocal itself does this work; nothing is run for it, its status stays."""
 DRAIN = "knlocal.dev/drain"
 """On a pod: "false" skips the drain hooks before SIGTERM."""
 

@@ -89,6 +89,8 @@ class Cluster:
 
     @staticmethod
     def container(name: str, script: str = SERVER, **extra: Any) -> Obj:
+        if script is SERVER and name == "app":
+            extra.setdefault("readinessProbe", {"tcpSocket": {"port": 8080}})
         return {
             "name": name,
             "image": IMAGE,
