@@ -393,8 +393,8 @@ def mapping(name: str, ref: dict[str, Any] | None = None, **metadata: Any) -> di
         (
             mapping("x.svc.cluster.local"),
             (
-                'invalid name "x.svc.cluster.local": must not be a subdomain of cluster local domain '
-                '"cluster.local": metadata.name'
+                'invalid name "x.svc.cluster.local": must not be a subdomain of cluster local '
+                'domain "cluster.local": metadata.name'
             ),
         ),
         (

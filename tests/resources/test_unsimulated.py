@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from knlocal.resources import unsimulated
+
+
+def service(spec: dict[str, Any], annotations: dict[str, str] | None = None) -> dict[str, Any]:
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "hello"},
+        "spec": {"template": {"metadata": {"annotations": annotations or {}}, "spec": spec}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "paths"),
+    [
+        ({"containers": [{"image": "x"}]}, []),
+        ({"nodeSelector": {"a": "b"}, "tolerations": []}, ["nodeSelector"]),
+        ({"runtimeClassName": "gvisor", "hostNetwork": True}, ["runtimeClassName", "hostNetwork"]),
+        ({"schedulerName": "default-scheduler", "priority": 0}, []),
+        (
+            {"containers": [{"resources": {"limits": {"cpu": "1", "ephemeral-storage": "1Gi"}}}]},
+            ["containers[0].resources.limits.ephemeral-storage"],
+        ),
+        (
+            {
+                "containers": [
+                    {"securityContext": {"seccompProfile": {"type": "RuntimeDefault"}}},
+                    {"securityContext": {"seccompProfile": {"type": "Localhost"}}},
+                ]
+            },
+            ["containers[1].securityContext.seccompProfile"],
+        ),
+    ],
+)
+def test_fields_without_effect_are_named(spec: dict[str, Any], paths: list[str]) -> None:
+    found = unsimulated.of(service(spec))
+    assert [entry.path for entry in found] == [f"spec.template.spec.{path}" for path in paths]
+    assert all(entry.why for entry in found)
+
+
+def test_annotations_without_effect_are_named() -> None:
+    found = unsimulated.of(
+        service(
+            {},
+            {
+                "autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev",
+                "autoscaling.knative.dev/min-scale": "1",
+                "queue.sidecar.serving.knative.dev/cpu-resource-request": "1",
+            },
+        )
+    )
+    prefix = "spec.template.metadata.annotations"
+    assert [entry.path for entry in found] == [
+        f"{prefix}.autoscaling.knative.dev/class",
+        f"{prefix}.queue.sidecar.serving.knative.dev/cpu-resource-request",
+    ]
+
+
+def test_whole_kinds_without_effect_are_named() -> None:
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {}}
+    assert [entry.path for entry in unsimulated.of(policy)] == [""]
+    assert unsimulated.of({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}) == []
