@@ -89,7 +89,7 @@ class ProjectDoor:
             for name, service in self.settings.services.items():
                 if not _runs_as_process(service):
                     prepared.impossible.add(name)
-                    self._told.note(name, "needs Docker (it runs an image); left out")
+                    self._told.note(name, "needs Docker (it runs images); left out")
         wants = [w for w in wanted(self.settings) if w.service not in prepared.impossible]
         await asyncio.gather(*(self._prepare_one(want, prepared) for want in wants))
         return prepared
@@ -106,8 +106,7 @@ class ProjectDoor:
 
 def _runs_as_process(service: Service) -> bool:
     """Whether a service can do without images: one container, from a folder or a command."""
-    tables = [service, *service.containers.values(), *service.init.values()]
-    return all(table.source or table.run for table in tables)
+    return bool(service.source or service.run) and not (service.containers or service.init)
 
 
 __all__ = ["Outcome", "Prepared", "Problem", "ProjectDoor", "Told"]

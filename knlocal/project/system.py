@@ -11,7 +11,7 @@ from typing import Any
 
 from knlocal.control.namespaces import SYSTEM_NAMESPACES
 from knlocal.resources import settings
-from knlocal.resources.base import Obj, key_of, timestamp
+from knlocal.resources.base import Key, Obj, key_of, timestamp
 from knlocal.store.store import Store
 
 #: On a Deployment: nothing is run for it; its status is written once.
@@ -42,12 +42,13 @@ _SERVICES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 GATEWAYS = (("kourier-system", "kourier"), ("istio-system", "istio-ingressgateway"))
 
 
-def install(store: Store, *, gateway_port: int, api_port: int) -> None:
+def install(store: Store, *, gateway_port: int, domain: str) -> None:
     """Make what is missing, and put the gateway's ports right."""
     for name in (*SYSTEM_NAMESPACES, *(namespace for namespace, _ in GATEWAYS)):
         _ensure(store, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for config_map in settings.default_configmaps():
         _ensure(store, config_map)
+    _put_domain(store, domain)
     for namespace, names in _DEPLOYMENTS.items():
         for name in names:
             _ensure(store, _deployment(namespace, name), lambda: _deployment_status(store))
@@ -58,6 +59,18 @@ def install(store: Store, *, gateway_port: int, api_port: int) -> None:
     _ensure(store, _service("default", "kubernetes", (443,)))
     for namespace, name in GATEWAYS:
         _put_gateway(store, namespace, name, gateway_port)
+
+
+def _put_domain(store: Store, domain: str) -> None:
+    """`[gateway] domain` is what routes end in, unless config-domain has been given others."""
+    key = Key("", "ConfigMap", "knative-serving", "config-domain")
+    data = (store.find_key(key) or {}).get("data") or {}
+    if domain != settings.DEFAULT_DOMAIN and domain not in data:
+        kept = {name: value for name, value in data.items() if name != settings.DEFAULT_DOMAIN}
+        store.modify(
+            key.group_kind, key.namespace, key.name,
+            lambda obj: obj.__setitem__("data", {**kept, domain: ""}),
+        )  # fmt: skip
 
 
 def _ensure(store: Store, obj: Obj, status: Callable[[], Obj] | None = None) -> Obj:

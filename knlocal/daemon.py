@@ -1,0 +1,321 @@
+"""The composition root: the only place where everything is built, wired, started and stopped.
+
+    daemon = Daemon(settings)
+    await daemon.start()        # everything runs; the project is applied
+    await daemon.stop()         # let go: containers stay, the next daemon adopts them
+    await daemon.shutdown()     # …or leave nothing behind
+
+Tests give a `VirtualClock`, and may take single parts from the attributes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import urlsplit
+
+import yaml
+
+from knlocal import __version__
+from knlocal.apiserver.kubeconfig import write_kubeconfig
+from knlocal.apiserver.server import ApiServer
+from knlocal.build.docker import DockerBuilder
+from knlocal.clock import Clock, SystemClock
+from knlocal.control.destinations import Destinations
+from knlocal.control.garbage import GarbageCollector
+from knlocal.control.manager import Manager
+from knlocal.control.namespaces import NamespaceController, admit_namespace
+from knlocal.gateway import Gateway, HttpClient, Pool, RouteTable
+from knlocal.journal import Journal
+from knlocal.project import system
+from knlocal.project.door import Outcome, ProjectDoor, Told
+from knlocal.project.errors import Problem, ProjectError
+from knlocal.project.home import Card, Home
+from knlocal.project.podaccess import PodLooks
+from knlocal.project.ports import take
+from knlocal.project.settings import Settings
+from knlocal.project.sources import Sources as ProjectSources
+from knlocal.resources import catalog
+from knlocal.resources.base import GroupKind
+from knlocal.runtime.api import Runtime
+from knlocal.runtime.choose import choose
+from knlocal.serving.hosts import Ports
+from knlocal.sources import Sources
+from knlocal.store.store import Store
+from knlocal.workloads.kubelet import Kubelet
+from knlocal.workloads.podplan import InCluster, PodNetwork
+from knlocal.workloads.tokens import TokenRequest
+
+log = logging.getLogger(__name__)
+
+SERVICE_ACCOUNT = GroupKind("", "ServiceAccount")
+Listen = Callable[[int], Awaitable[int]]
+
+#: Seconds that requests in flight get when the daemon stops, and containers when they must go.
+DRAIN, GRACE = 2.0, 3.0
+
+
+class Daemon:
+    """Everything that runs for one project.
+
+    Raises ProjectError, StateError or RuntimeFailure from `start`, with words for people; what was
+    started by then is stopped again.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        runtime: Runtime | None = None,
+        told: Told | None = None,
+    ) -> None:
+        self.settings = settings
+        self.home = Home(settings.state_dir)
+        self.clock = clock or SystemClock()
+        self.told = told or Told()
+        self.notes: list[str] = []
+        self._given_runtime = runtime
+        self._down: contextlib.AsyncExitStack = contextlib.AsyncExitStack()
+        self._leave_nothing = False
+
+    # -- the life of a daemon -----------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring everything up, and apply the project."""
+        try:
+            self._hold_project()
+            self._open_state()
+            await self._open_runtime()
+            self._build_gateway()
+            await self._listen()
+            self._build_features()
+            await self._open_api()
+            self._publish()
+            await self._start_features()
+            await self.apply()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def apply(self) -> Outcome:
+        """Bring the store in line with the project's files."""
+        return await self.project.apply()
+
+    async def stop(self) -> None:
+        """Let go of everything, last things first. Containers stay as they are."""
+        down, self._down = self._down, contextlib.AsyncExitStack()
+        await down.aclose()
+
+    async def shutdown(self) -> None:
+        """Stop, and remove every container that ran for the project. The objects stay."""
+        self._leave_nothing = True
+        await self.stop()
+
+    async def settled(self) -> None:
+        """Return when nobody has work in hand (what waits for a later moment does not count)."""
+        calm = 0
+        while calm < 3:
+            calm = 0 if self.busy else calm + 1
+            await asyncio.sleep(0.001 if calm == 0 else 0)
+
+    @property
+    def busy(self) -> bool:
+        return self.manager.busy or self.kubelet.busy
+
+    # -- stages of the start, in their order --------------------------------------------------
+
+    def _hold_project(self) -> None:
+        self._down.enter_context(self.home.hold())
+
+    def _open_state(self) -> None:
+        self.store = Store(catalog.registry(), self.clock, self.home.state)
+        self._down.callback(self.store.close)
+        self.store.admission.append(admit_namespace)
+
+    async def _open_runtime(self) -> None:
+        if self._given_runtime is not None:
+            self.runtime = self._given_runtime
+            await self.runtime.start()
+        else:
+            self.runtime, why = await choose(
+                self.settings.project.runtime,
+                project=self.project_id,
+                # What runs, runs in real time, whatever a test does to the clock.
+                clock=SystemClock(),
+                state_dir=self.home.folder,
+            )
+            self.notes.append(why)
+        self._down.push_async_callback(self.runtime.close)
+        self.host_address = await self.runtime.host_address()
+
+    def _build_gateway(self) -> None:
+        self.routes = RouteTable()
+        self.pool = Pool(self.clock)
+        self.client = HttpClient(self.routes, self.clock, self.pool)
+        self.journal = Journal(self.clock, self.home.journal)
+        self.gateway = Gateway(self.routes, self.clock, self.journal.requests.append)
+        self._down.push_async_callback(self.journal.stop)
+        self._down.push_async_callback(self.client.close)
+        self._down.push_async_callback(self.gateway.close)
+
+    async def _listen(self) -> None:
+        """People come in on loopback; containers, at the bridge's address."""
+        wanted = self.settings.gateway
+
+        async def external(port: int) -> int:
+            return (await self.gateway.listen(wanted.host, port, "external")).port
+
+        async def internal(port: int) -> int:
+            return (await self.gateway.listen(self.internal_host, port, "internal")).port
+
+        taken = await take(
+            external, wanted.host, wanted.port,
+            where="knlocal.toml: [gateway] port", asked_for="port" in wanted.model_fields_set,
+        )  # fmt: skip
+        self.external_port = taken.port
+        if taken.note:
+            self.notes.append(taken.note)
+        self.internal_host = _bindable(self.host_address)
+        self.internal_port = await self._listen_inside(internal)
+        self.ports = Ports(self.external_port, self.internal_port)
+
+    async def _listen_inside(self, listen: Listen) -> int:
+        """Port 80 if it can be had (URLs then need no port), else the next that can."""
+        wanted = self.settings.gateway.internal_port
+        for port in (wanted, self.external_port, *range(self.external_port + 1, 65536)):
+            try:
+                return await listen(port)
+            except OSError as error:
+                log.info("containers cannot use %s:%s: %s", self.internal_host, port, error)
+        raise ProjectError(
+            Problem("knlocal.toml", f"no free port on {self.internal_host}", "[gateway]")
+        )
+
+    def _build_features(self) -> None:
+        """Everything that watches the store and brings the machine in line with it."""
+        system.install(self.store, gateway_port=self.external_port, domain=self.domain)
+        self.destinations = Destinations(self.store)
+        self.network = PodNetwork(hosts=self._cluster_names)
+        self.kubelet = Kubelet(
+            self.store, self.runtime, self.home.volumes,
+            network=self.network, issue_token=self._issue_token,
+        )  # fmt: skip
+        self.sources = Sources(self.store, self.client, self.destinations)
+        self.garbage = GarbageCollector(self.store)
+        self.namespaces = NamespaceController(self.store)
+        self.manager = Manager(self.store)
+        self.manager.add(self.namespaces, self.kubelet, *self.sources.controllers)
+
+    async def _open_api(self) -> None:
+        """The Kubernetes API, and the kubeconfig that leads to it."""
+        wanted = self.settings.api
+        self.api = ApiServer(
+            self.store, self.home.secrets, pods=PodLooks(self.runtime, self.kubelet),
+            extra_names=[self.host_address],
+        )  # fmt: skip
+        self._down.push_async_callback(self.api.close)
+
+        async def listen(port: int) -> int:
+            await self.api.start("127.0.0.1", port)
+            return self.api.address[1]
+
+        await take(
+            listen, "127.0.0.1", wanted.port or self._last_api_port(),
+            where="knlocal.toml: [api] port", asked_for=bool(wanted.port),
+        )  # fmt: skip
+        if wanted.in_cluster:
+            await self.api.start(self.internal_host, self.api.address[1])
+            self.network.in_cluster = InCluster(self.host_address, self.api.address[1])
+        self.namespaces.ca_certificate = self.api.authority.pem.decode()
+        write_kubeconfig(self.home.kubeconfig, self.api.kubeconfig(self.settings.project.namespace))
+
+    def _publish(self) -> None:
+        """What the command line and others may know of this daemon."""
+        self.card = Card(
+            pid=os.getpid(),
+            project=self.settings.project.name,
+            runtime=self.runtime.name,
+            gateway=f"{self.settings.gateway.host}:{self.external_port}",
+            internal=f"{self.internal_host}:{self.internal_port}",
+            api=self.api.url,
+            domain=self.domain,
+            notes=self.notes,
+            version=__version__,
+        )
+        self.home.write_card(self.card)
+
+    async def _start_features(self) -> None:
+        await self.journal.start()
+        self.garbage.start()
+        self._down.callback(self.garbage.stop)
+        await self.manager.start()
+        self._down.push_async_callback(self._stop_features)
+        builder = DockerBuilder(self.settings.build.parallel) if self.on_docker else None
+        if builder is not None:
+            self._down.push_async_callback(builder.close)
+        self.project = ProjectDoor(
+            self.settings,
+            self.store,
+            ProjectSources(
+                self.settings, self.home, "docker" if self.on_docker else "process", builder
+            ),
+            self.told,
+        )
+
+    async def _stop_features(self) -> None:
+        """Requests in flight end first, then controllers, then (if told so) containers."""
+        await self.gateway.close(DRAIN)
+        await self.manager.stop()
+        if self._leave_nothing:
+            await self.kubelet.shutdown(grace_seconds=GRACE)
+
+    # -- what the parts are told --------------------------------------------------------------
+
+    @property
+    def domain(self) -> str:
+        return self.settings.gateway.domain
+
+    @property
+    def on_docker(self) -> bool:
+        return self.runtime.name == "docker"
+
+    @property
+    def project_id(self) -> str:
+        """Tells projects apart that share an engine and a name: containers are labelled with it."""
+        place = hashlib.sha256(str(self.settings.root.resolve()).encode()).hexdigest()
+        return f"{self.settings.project.name}-{place[:8]}"
+
+    def _cluster_names(self, _namespace: str) -> Mapping[str, str]:
+        """What a pod finds in /etc/hosts: every cluster-local name leads to the gateway."""
+        return dict.fromkeys(self.routes.hosts("internal"), self.host_address)
+
+    def _issue_token(self, request: TokenRequest) -> str:
+        """Pods' service account tokens are the API's own, so that it knows them."""
+        account = self.store.get(SERVICE_ACCOUNT, request.namespace, request.service_account)
+        audiences = [request.audience] if request.audience else []
+        return self.api.tokens.issue(account, audiences, request.seconds)[0]
+
+    def _last_api_port(self) -> int:
+        """The port of last time, so that open shells keep their kubeconfig; else any."""
+        try:
+            config = yaml.safe_load(self.home.kubeconfig.read_text())
+            return urlsplit(config["clusters"][0]["cluster"]["server"]).port or 0
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            return 0
+
+
+def _bindable(address: str) -> str:
+    """The containers' address of this machine, when it is one of ours: on Docker Desktop it is
+    not, and containers reach our loopback instead."""
+    try:
+        with socket.socket() as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return "127.0.0.1"
+    return address

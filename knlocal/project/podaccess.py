@@ -1,0 +1,78 @@
+"""Looking inside pods for the Kubernetes API: logs, exec, ports, usage, through the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+
+from knlocal.resources.base import Obj
+from knlocal.resources.status import BadRequest, StatusError, Unavailable
+from knlocal.runtime.api import ExecStream, Runtime, RuntimeFailure
+from knlocal.workloads.kubelet import Kubelet
+from knlocal.workloads.podplan import pod_id
+from knlocal.workloads.terms import is_shown_only
+
+
+class PodLooks:
+    """What the API may do with running pods (see `apiserver/pods.py`)."""
+
+    def __init__(self, runtime: Runtime, kubelet: Kubelet) -> None:
+        self._runtime = runtime
+        self._kubelet = kubelet
+
+    async def logs(
+        self,
+        pod: Obj,
+        container: str,
+        *,
+        follow: bool,
+        tail: int | None,
+        since: datetime | None,
+        timestamps: bool,
+        previous: bool,
+    ) -> AsyncIterator[bytes]:
+        if self._is_shown_only(pod, container):
+            return
+        try:
+            async for chunk in self._runtime.logs(
+                pod_id(pod), container, follow=follow, tail=tail, since=since,
+                timestamps=timestamps, previous=previous,
+            ):  # fmt: skip
+                yield chunk
+        except RuntimeFailure as error:
+            raise _refusal(error) from error
+
+    async def exec(
+        self, pod: Obj, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> ExecStream:
+        if self._is_shown_only(pod, container):
+            raise BadRequest(f"container {container} is knlocal's own gateway: nothing runs in it")
+        try:
+            return await self._runtime.exec_stream(
+                pod_id(pod), container, command, stdin=stdin, tty=tty
+            )
+        except RuntimeFailure as error:
+            raise _refusal(error) from error
+
+    async def address(self, pod: Obj, port: int) -> tuple[str, int]:
+        try:
+            return self._kubelet.address_of(pod, port)
+        except LookupError as error:
+            raise Unavailable(str(error)) from error
+
+    async def stats(self, pod: Obj) -> Mapping[str, tuple[float, int]]:
+        try:
+            return await self._runtime.stats(pod_id(pod))
+        except RuntimeFailure as error:
+            raise _refusal(error) from error
+
+    @staticmethod
+    def _is_shown_only(pod: Obj, container: str) -> bool:
+        containers = pod["spec"].get("containers") or ()
+        return any(c.get("name") == container and is_shown_only(c) for c in containers)
+
+
+def _refusal(error: RuntimeFailure) -> StatusError:
+    if error.reason == "EngineUnavailable":
+        return Unavailable(error.message)
+    return BadRequest(error.message)
