@@ -233,14 +233,14 @@ def _md5(text: str) -> str:
 
 
 _GENERATED_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-_GENERATED_LENGTH = 5
+GENERATED_LENGTH = 5
 
 
 def generate_name(base: str, rng: random.Random | None = None) -> str:
     """`base` (cut to 58 characters) and five random characters, as for `metadata.generateName`."""
     choose = (rng or random).choice
-    suffix = "".join(choose(_GENERATED_ALPHABET) for _ in range(_GENERATED_LENGTH))
-    return base[: MAX_LABEL - _GENERATED_LENGTH] + suffix
+    suffix = "".join(choose(_GENERATED_ALPHABET) for _ in range(GENERATED_LENGTH))
+    return base[: MAX_LABEL - GENERATED_LENGTH] + suffix
 
 
 # --- metadata ------------------------------------------------------------------------------------

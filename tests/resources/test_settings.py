@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from knlocal.resources import settings
 from knlocal.resources.kinds import AdmissionContext
 from knlocal.resources.settings import EVENTING, SERVING, SettingsError
+from knlocal.resources.status import BadRequest
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 CTX = AdmissionContext(user="kubernetes-admin", now=NOW)
@@ -91,6 +93,21 @@ def test_a_changed_example_is_refused() -> None:
     )
     configmap["data"]["_example"] += "more: true\n"
     assert 'modifies a key in "_example"' in str(settings.validate_configmap(configmap, CTX))
+
+
+def test_the_admission_hook_speaks_like_knatives_webhook() -> None:
+    bad = {
+        "kind": "ConfigMap",
+        "metadata": {"name": "config-gc", "namespace": SERVING},
+        "data": {"min-non-active-revisions": "-1"},
+    }
+    with pytest.raises(BadRequest) as caught:
+        settings.admit_configmap(SimpleNamespace(obj=bad))
+    assert str(caught.value) == (
+        'admission webhook "config.webhook.serving.knative.dev" denied the request: validation '
+        "failed: min-non-active-revisions must be non-negative, was: -1: data"
+    )
+    settings.admit_configmap(SimpleNamespace(obj={**bad, "data": {}}))
 
 
 def test_other_configmaps_are_nobodys_business() -> None:

@@ -108,12 +108,15 @@ def _template(obj: Obj, spec: dict[str, Any], ctx: AdmissionContext) -> FieldErr
     marks.also(annotation_checks.queue_proxy(annotations))
     marks.also(annotation_checks.progress_deadline(annotations))
     found.also(marks.via_field("metadata", "annotations"))
-    found.also(_revision_name(template.get("metadata") or {}, meta(obj)))
+    name = _revision_name(template.get("metadata") or {}, meta(obj), is_create=ctx.is_create)
+    found.also(name)
     found = found.via_field("template")
     return found if found else found.also(dryrun.validate_template(obj, template, ctx))
 
 
-def _revision_name(template: dict[str, Any], parent: dict[str, Any]) -> FieldErrors:
+def _revision_name(
+    template: dict[str, Any], parent: dict[str, Any], *, is_create: bool
+) -> FieldErrors:
     name, prefix = template.get("name") or "", template.get("generateName") or ""
     if prefix and (wrong := names.as_prefix(names.dns1035_label)(prefix)):
         message = f"not a DNS 1035 label prefix: [{' '.join(wrong)}]"
@@ -124,7 +127,9 @@ def _revision_name(template: dict[str, Any], parent: dict[str, Any]) -> FieldErr
         message = f"not a DNS 1035 label: [{' '.join(wrong)}]"
         return errors.invalid_value(message, "metadata.name")
     parent_name = parent.get("name") or ""
-    if not parent_name and parent.get("generateName"):
+    prefix = parent.get("generateName") or ""
+    generated = is_create and len(parent_name) - len(prefix) == names.GENERATED_LENGTH
+    if prefix and (not parent_name or (generated and parent_name.startswith(prefix))):
         return errors.disallowed("metadata.name")
     if not name.startswith(f"{parent_name}-"):
         message = f'"{name}" must have prefix "{parent_name}-"'

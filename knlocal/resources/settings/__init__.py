@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from knlocal.resources.base import Obj
 from knlocal.resources.field_errors import FieldErrors, generic
@@ -39,6 +39,7 @@ from knlocal.resources.settings.shipped import (
     checksum,
     default_configmaps,
 )
+from knlocal.resources.status import BadRequest
 
 __all__ = [
     "DEFAULT_DOMAIN",
@@ -64,6 +65,7 @@ __all__ = [
     "PingDefaults",
     "SettingsError",
     "Sugar",
+    "admit_configmap",
     "config_webhook",
     "default_configmaps",
     "of_context",
@@ -133,7 +135,24 @@ def config_webhook(obj: Obj) -> str:
     return f"config.webhook.{namespace.removeprefix('knative-')}.knative.dev"
 
 
-def validate_configmap(obj: Obj, ctx: AdmissionContext) -> FieldErrors:
+class _Request(Protocol):
+    """An admission request, as far as it is looked at here."""
+
+    @property
+    def obj(self) -> Obj: ...
+
+
+def admit_configmap(request: _Request) -> None:
+    """An admission hook for the store: raises BadRequest in the words of Knative's webhook."""
+    obj = request.obj
+    if obj.get("kind") == "ConfigMap" and (errors := validate_configmap(obj)):
+        raise BadRequest(
+            f'admission webhook "{config_webhook(obj)}" denied the request: '
+            f"validation failed: {errors}"
+        )
+
+
+def validate_configmap(obj: Obj, ctx: AdmissionContext | None = None) -> FieldErrors:
     """What Knative's config webhook refuses; nothing for other people's ConfigMaps."""
     if not config_webhook(obj):
         return FieldErrors()

@@ -67,6 +67,10 @@ def test_a_generated_parent_name_forbids_a_revision_name(api: Any) -> None:
     del obj["metadata"]["name"]
     obj["metadata"]["generateName"] = "hello-"
     assert api.refused(obj) == "must not set the field(s): spec.template.metadata.name"
+    obj["metadata"]["name"] = "hello-x7k2p"  # as the store has generated it
+    assert api.refused(obj) == "must not set the field(s): spec.template.metadata.name"
+    obj["spec"]["template"]["metadata"]["name"] = "hello-x7k2p-one"
+    assert "must not set" in api.refused(obj)
 
 
 # --- annotations ---------------------------------------------------------------------------------
