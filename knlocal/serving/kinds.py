@@ -69,6 +69,7 @@ AUTOSCALING = "autoscaling.knative.dev"
 
 STANDBY = "knlocal.dev/standby"
 IDLE = "knlocal.dev/idle"
+ROUTED_BY = "knlocal.dev/routed-by"
 
 QUEUE_PROXY = "queue-proxy"
 QUEUE_PROXY_IMAGE = "knlocal.internal/queue-proxy"

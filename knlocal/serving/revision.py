@@ -35,7 +35,6 @@ from knlocal.serving.kinds import (
     QUEUE_PROXY,
     REVISION,
     REVISION_LABEL,
-    REVISION_UID_LABEL,
     ROUTING_STATE_LABEL,
 )
 from knlocal.serving.template import (
@@ -167,18 +166,21 @@ class RevisionController(Controller):
         if wanted > 0:
             _take_progress(deployment, conditions)
             if not status_of(deployment).get("availableReplicas"):
-                failing = self._diagnose(revision, deployment, conditions)
+                failing = self._diagnose(deployment, conditions)
         if status_of(deployment).get("readyReplicas"):
             conditions.true("ContainerHealthy")
         self._on_failure(namespace, revision["metadata"]["name"], failing)
 
-    def _diagnose(self, revision: Obj, deployment: Obj, conditions: Conditions) -> str:
+    def _pods(self, owner: Obj) -> list[Obj]:
+        """The pods of a Deployment, through its ReplicaSets."""
+        found = []
+        for child in self.store.children(owner["metadata"]["uid"]):
+            found += [child] if child["kind"] == "Pod" else self._pods(child)
+        return found
+
+    def _diagnose(self, deployment: Obj, conditions: Conditions) -> str:
         """Why no pod is available, from the first pod; returns what its container died of."""
-        uid = revision["metadata"]["uid"]
-        pods = self.store.list(
-            POD, revision["metadata"]["namespace"], labels={REVISION_UID_LABEL: uid}
-        )
-        pods = [pod for pod in pods if not is_deleting(pod)]
+        pods = [pod for pod in self._pods(deployment) if not is_deleting(pod)]
         if not pods:
             return ""
         scheduled = find_condition(pods[0], "PodScheduled") or {}

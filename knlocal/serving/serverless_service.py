@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
 from knlocal.control.events import EventRecorder
+from knlocal.gateway import Route as GatewayRoute
+from knlocal.gateway import RouteTable
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -23,6 +25,7 @@ from knlocal.resources.base import (
     status_of,
 )
 from knlocal.resources.names import child_name
+from knlocal.resources.settings.network import CLUSTER_LOCAL_DOMAIN
 from knlocal.serving.activator.registry import Activator
 from knlocal.serving.children import NotOwned, ensure
 from knlocal.serving.kinds import (
@@ -32,6 +35,7 @@ from knlocal.serving.kinds import (
     K8S_SERVICE,
     POD,
     REVISION_LABEL,
+    ROUTED_BY,
     SERVERLESS_SERVICE,
     SERVERLESS_SERVICE_LABEL,
     SERVICE_TYPE_LABEL,
@@ -49,11 +53,13 @@ class ServerlessServiceController(Controller):
         self,
         store: Store,
         activator: Activator,
+        routes: RouteTable,
         activator_address: str,
         recorder: EventRecorder | None = None,
     ) -> None:
         super().__init__(store, recorder)
         self._activator = activator
+        self._routes = routes
         self._activator_address = activator_address
 
     def watches(self) -> Sequence[Watching]:
@@ -64,8 +70,14 @@ class ServerlessServiceController(Controller):
 
     async def reconcile(self, key: Key) -> Requeue | None:
         serverless = self.store.find_key(key)
+        owner = f"serving/revision/{key.namespace}/{key.name}"
         if serverless is None or is_deleting(serverless):
+            self._routes.remove(owner)
             return None
+        if self._routes.owner_of(internal_names(key)[-1], "internal") is None:
+            backend = self._activator.revision(key.namespace, key.name)
+            route = GatewayRoute(backend.serve, frozenset({"internal"}))
+            self._routes.put(owner, dict.fromkeys(internal_names(key), route))
         status = copy(status_of(serverless))
         conditions = Conditions(("EndpointsPopulated",), status, self.clock.now())
         try:
@@ -119,6 +131,12 @@ class ServerlessServiceController(Controller):
             )
         port = _queue_port(serverless)
         publish_endpoints(self.store, self.recorder, public, sorted(addresses), port)
+
+
+def internal_names(revision: Key) -> tuple[str, ...]:
+    """What containers may call a revision, whatever its routes."""
+    short = f"{revision.name}.{revision.namespace}"
+    return (short, f"{short}.svc", f"{short}.{CLUSTER_LOCAL_DOMAIN}")
 
 
 def publish_endpoints(
@@ -187,7 +205,8 @@ def _service(serverless: Obj, name: str, what: str, ports: list[Obj]) -> Obj:
             "namespace": metadata["namespace"],
             "labels": labels_of(serverless)
             | {SERVERLESS_SERVICE_LABEL: metadata["name"], SERVICE_TYPE_LABEL: what},
-            "annotations": dict(annotations_of(serverless)),
+            "annotations": annotations_of(serverless)
+            | ({ROUTED_BY: "serving"} if what == "Public" else {}),
         },
         "spec": {"type": "ClusterIP", "ports": ports},
     }

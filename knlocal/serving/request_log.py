@@ -1,0 +1,178 @@
+"""The request log: one line per request, in the log of the pod's queue-proxy (behaviour C63).
+
+Source: knative.dev/serving/pkg/http/request_log.go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from multidict import CIMultiDict
+
+from knlocal.clock import Clock
+from knlocal.resources.gotemplate import Template, TemplateError
+from knlocal.resources.settings import Observability
+from knlocal.serving.activator.revision import Served
+
+log = logging.getLogger(__name__)
+
+#: Lines kept per pod.
+KEPT = 2000
+
+
+class Line(NamedTuple):
+    moment: datetime
+    text: str
+
+
+class Header(dict[str, list[str]]):
+    """Go's http.Header: canonical names, several values each, and `Get` for the first."""
+
+    @classmethod
+    def of(cls, headers: CIMultiDict[str]) -> Header:
+        result = cls()
+        for name, value in headers.items():
+            result.setdefault(_canonical(name), []).append(value)
+        return result
+
+    def Get(self, name: str) -> str:
+        return (self.get(_canonical(name)) or [""])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestValues:
+    """What templates see as `.Request`, under Go's names."""
+
+    Method: str
+    RequestURI: str
+    ContentLength: int
+    UserAgent: str
+    RemoteAddr: str
+    Referer: str
+    Proto: str
+    Host: str
+    Header: Header
+    TLS: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseValues:
+    Code: int
+    Size: int
+    Latency: float
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionValues:
+    Name: str
+    Namespace: str
+    Service: str
+    Configuration: str
+    PodName: str
+    PodIP: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogValues:
+    Request: RequestValues
+    Response: ResponseValues
+    Revision: RevisionValues
+    TraceID: str = ""
+
+
+@dataclass(slots=True)
+class RequestLog:
+    """Writes lines for served requests, and keeps the latest of each pod."""
+
+    clock: Clock
+    _lines: dict[str, deque[Line]] = field(default_factory=dict)
+    _followers: dict[str, list[Callable[[Line], object]]] = field(default_factory=dict)
+    _template: Template | None = None
+    _text: str = ""
+
+    def configure(self, settings: Observability) -> None:
+        """Use another template from now on."""
+        if settings.request_log_template != self._text:
+            self._text = settings.request_log_template
+            self._template = Template(self._text, "requestLog") if self._text else None
+
+    def write(self, served: Served) -> None:
+        if self._template is None or served.pod is None:
+            return
+        try:
+            text = self._template.render(values_of(served))
+        except TemplateError as error:
+            text = f"Failed to execute request log template: {error}"
+        line = Line(self.clock.now(), text.rstrip("\n"))
+        uid = served.pod.uid
+        self._lines.setdefault(uid, deque(maxlen=KEPT)).append(line)
+        for follower in self._followers.get(uid, ()):
+            follower(line)
+
+    def lines(self, pod_uid: str) -> list[Line]:
+        """What the queue-proxy of a pod has logged."""
+        return list(self._lines.get(pod_uid, ()))
+
+    def follow(self, pod_uid: str, follower: Callable[[Line], object]) -> Callable[[], None]:
+        """Call `follower` with each new line; returns what ends that."""
+        followers = self._followers.setdefault(pod_uid, [])
+        followers.append(follower)
+        return lambda: followers.remove(follower) if follower in followers else None
+
+    def forget(self, pod_uid: str) -> None:
+        """The pod is gone."""
+        self._lines.pop(pod_uid, None)
+        self._followers.pop(pod_uid, None)
+
+
+def values_of(served: Served) -> LogValues:
+    """The template's data for one request."""
+    request, revision, pod = served.request, served.revision, served.pod
+    headers = request.headers
+    return LogValues(
+        Request=RequestValues(
+            Method=request.method,
+            RequestURI=request.target,
+            ContentLength=_length(headers.get("Content-Length")),
+            UserAgent=headers.get("User-Agent", ""),
+            RemoteAddr=request.peer,
+            Referer=headers.get("Referer", ""),
+            Proto={"HTTP/2": "HTTP/2.0"}.get(request.protocol, request.protocol),
+            Host=request.authority,
+            Header=Header.of(headers),
+        ),
+        Response=ResponseValues(served.status, served.bytes_out, served.seconds),
+        Revision=RevisionValues(
+            revision.name,
+            revision.namespace,
+            revision.service,
+            revision.configuration,
+            pod.name if pod else "",
+            pod.ip if pod else "",
+        ),
+        TraceID=_trace_id(headers),
+    )
+
+
+def _length(text: str | None) -> int:
+    try:
+        return int(text or 0)
+    except ValueError:
+        return -1
+
+
+def _trace_id(headers: CIMultiDict[str]) -> str:
+    """From W3C trace context, else from B3."""
+    parts = headers.get("traceparent", "").split("-")
+    if len(parts) == 4:
+        return parts[1]
+    return headers.get("X-B3-Traceid", "")
+
+
+def _canonical(name: str) -> str:
+    return "-".join(part.capitalize() for part in name.split("-"))
