@@ -183,13 +183,18 @@ class _Run:
             self.start(exchange, headers, body)
             try:
                 return exchange, await exchange.response()
-            except UnansweredError:
-                if not self.may_repeat(body):
+            except UnansweredError as error:
+                if not self.may_repeat(body, error):
                     raise
                 exchange.close()
         exchange = await self.pool.connect(self.endpoint)
         self.start(exchange, headers, body)
-        return exchange, await exchange.response()
+        try:
+            return exchange, await exchange.response()
+        except UnansweredError as error:
+            if error.untouched and body is not None:
+                raise NotSent(f"{self.endpoint}: {error}") from error
+            raise
 
     def start(self, exchange: Exchange, headers: Pairs, body: bytes | None) -> None:
         """Send the head, with the body if it is here; else start sending it as it comes."""
@@ -203,11 +208,13 @@ class _Run:
         else:
             self.start_pump()
 
-    def may_repeat(self, body: bytes | None) -> bool:
+    def may_repeat(self, body: bytes | None, error: UnansweredError) -> bool:
         """As net/http: nothing of an answer came, and doing it twice is harmless."""
         headers = self.request.headers
         return body is not None and (
-            self.request.method in _REPLAYABLE or any(key in headers for key in _IDEMPOTENCY_KEYS)
+            error.untouched
+            or self.request.method in _REPLAYABLE
+            or any(key in headers for key in _IDEMPOTENCY_KEYS)
         )
 
     def start_pump(self) -> None:
@@ -236,9 +243,12 @@ class _Run:
 
     async def answer(self, exchange: Exchange, head: ResponseHead) -> None:
         request, result = self.request, self.result
-        body = exchange.whole() if head.length >= 0 else None
-        if body is not None and request.method != "HEAD":
-            # The usual case: a short answer, all of it here, goes out in one write.
+        body = exchange.whole()
+        if body is not None and (
+            (head.length >= 0 and request.method != "HEAD") or request.protocol == "HTTP/2"
+        ):
+            # The usual case: a short answer, all of it here, goes out in one write. (On HTTP/2 the
+            # end goes with the headers, as gRPC wants it for an error without a body.)
             await request.answer(head.status, head.headers, body, head.reason)
             result.bytes_out = len(body)
             return

@@ -35,6 +35,9 @@ _FRAMING: Final = frozenset({"connection", "transfer-encoding", "keep-alive", "p
 _DRAIN: Final = 256 * 1024
 """Bytes of an unread request body worth reading to keep the connection (as Go's server)."""
 
+_SWITCH_TO_H2C: Final = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+)
 _NO_TRAILERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 
@@ -69,6 +72,8 @@ class ServerContext:
         self.idle_deadlines: Deadlines = deadlines.of(limits.idle)
         self.linger_deadlines: Deadlines = deadlines.of(limits.linger)
         self.connections: set[Any] = set()
+        self.upgrade_to_h2c: Callable[[RequestHead], asyncio.Protocol | None] | None = None
+        """The HTTP/2 connection that goes on with a request, None when it cannot."""
 
 
 class Http1Connection(Writer):
@@ -157,6 +162,8 @@ class Http1Connection(Writer):
         except BadMessage as bad:
             self._refuse(bad)
             return
+        if parsed.upgrade and self._switch_to_h2c(parsed, rest):
+            return
         self._deadlines.cancel(self._deadline)
         self._request = request = Http1Request(self, parsed)
         self._buffer = rest
@@ -171,6 +178,22 @@ class Http1Connection(Writer):
                 if self._request is not request:
                     return
         self._task = self.loop.create_task(self._run(request))
+
+    def _switch_to_h2c(self, head: RequestHead, rest: bytes) -> bool:
+        """Answer `Upgrade: h2c` (RFC 7540 3.2) when the request can go on as HTTP/2."""
+        take_over = self.context.upgrade_to_h2c
+        protocol = take_over(head) if take_over is not None else None
+        if protocol is None:
+            return False
+        self._deadlines.cancel(self._deadline)
+        self.context.connections.discard(self)
+        self.send(_SWITCH_TO_H2C)
+        self.flush()
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if rest:
+            protocol.data_received(rest)
+        return True
 
     def _body(self, request: Http1Request, data: bytes) -> None:
         decoder = self._decoder

@@ -6,11 +6,13 @@ import asyncio
 import socket
 import ssl as ssl_module
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from knlocal.clock import Clock
 from knlocal.gateway.deadlines import DeadlineBook
 from knlocal.gateway.http1_upstream import Http1Upstream
+from knlocal.gateway.http2_upstream import Http2Upstream
 from knlocal.gateway.upstream import Endpoint, Exchange, NotSent
 
 CONNECT_SECONDS: Final = 10.0
@@ -21,6 +23,9 @@ _PROBE_AFTER: Final = 0.5
 """Idle seconds after which a connection is looked at before it is used again."""
 
 
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
+
+
 class Pool:
     """Keep-alive connections per upstream address. One per daemon, shared by all handlers."""
 
@@ -29,6 +34,8 @@ class Pool:
         self.deadlines = DeadlineBook(clock)
         self._idle: dict[Endpoint, deque[Http1Upstream]] = {}
         self._open: dict[Endpoint, set[Http1Upstream]] = {}
+        self._shared: dict[Endpoint, list[Http2Upstream]] = {}
+        self._connecting: dict[Endpoint, asyncio.Lock] = {}
         self._sweeper = self.deadlines.of(IDLE_SECONDS)
         self._sweep: int = 0
         self._tls: ssl_module.SSLContext | None = None
@@ -36,6 +43,11 @@ class Pool:
 
     def idle(self, endpoint: Endpoint) -> Exchange | None:
         """A kept connection that still stands, or None."""
+        if endpoint.protocol == "h2c":
+            for shared in self._shared.get(endpoint, ()):
+                if shared.open:
+                    return shared.exchange()
+            return None
         waiting = self._idle.get(endpoint)
         while waiting:
             connection = waiting.pop()
@@ -51,17 +63,42 @@ class Pool:
 
     async def connect(self, endpoint: Endpoint, seconds: float = CONNECT_SECONDS) -> Exchange:
         """A new connection. NotSent, with the reason, when there is none within `seconds`."""
-        loop = asyncio.get_running_loop()
-
-        def make() -> Http1Upstream:
-            return Http1Upstream(give_back)
+        if endpoint.protocol == "h2c":
+            return await self._connect_h2c(endpoint, seconds)
 
         def give_back(connection: Http1Upstream) -> None:
             self._keep(endpoint, connection)
 
+        connection = await self._open_connection(
+            lambda: Http1Upstream(give_back), endpoint, seconds
+        )
+        opened = self._open.setdefault(endpoint, set())
+        opened.add(connection)
+        if len(opened) > 2 * MAX_IDLE:
+            self._open[endpoint] = {one for one in opened if not one.lost}
+        return connection
+
+    async def _connect_h2c(self, endpoint: Endpoint, seconds: float) -> Exchange:
+        """One connection is opened at a time: those who waited for it share it."""
+        lock = self._connecting.setdefault(endpoint, asyncio.Lock())
+        waited = lock.locked()
+        async with lock:
+            shared = self.idle(endpoint) if waited else None
+            if shared is not None:
+                return shared
+            connection = await self._open_connection(Http2Upstream, endpoint, seconds)
+        kept = [one for one in self._shared.get(endpoint, ()) if not one.lost]
+        self._shared[endpoint] = [connection, *kept]
+        connection.idle_since = self.clock.monotonic()
+        self._sweep_later()
+        return connection.exchange()
+
+    async def _open_connection(
+        self, make: Callable[[], ProtocolT], endpoint: Endpoint, seconds: float
+    ) -> ProtocolT:
         try:
             async with self.clock.timeout(seconds):
-                _, connection = await loop.create_connection(
+                _, protocol = await asyncio.get_running_loop().create_connection(
                     make,
                     endpoint.host,
                     endpoint.port,
@@ -72,11 +109,7 @@ class Pool:
             raise NotSent(f"{endpoint} did not accept a connection within {seconds:g} s") from None
         except OSError as error:
             raise NotSent(f"cannot connect to {endpoint}: {_reason(error)}") from error
-        opened = self._open.setdefault(endpoint, set())
-        opened.add(connection)
-        if len(opened) > 2 * MAX_IDLE:
-            self._open[endpoint] = {one for one in opened if not one.lost}
-        return connection
+        return protocol
 
     def close_endpoint(self, host: str, port: int | None = None) -> None:
         """Close every connection to an address whose pod is gone (all its ports when None)."""
@@ -87,12 +120,19 @@ class Pool:
             for connection in self._open.pop(endpoint):
                 if not connection.lost:
                     connection.transport.abort()
+        for endpoint in [
+            known for known in self._shared if known.host == host and port in (None, known.port)
+        ]:
+            self._connecting.pop(endpoint, None)
+            for shared in self._shared.pop(endpoint):
+                if not shared.lost:
+                    shared.transport.abort()
 
     async def close(self) -> None:
         """Close everything."""
         self._closed = True
         self.deadlines.close()
-        for endpoint in list(self._open):
+        for endpoint in [*self._open, *self._shared]:
             self.close_endpoint(endpoint.host, endpoint.port)
         await asyncio.sleep(0)
 
@@ -107,6 +147,9 @@ class Pool:
         waiting.append(connection)
         if len(waiting) > MAX_IDLE:
             waiting.popleft().transport.close()
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
         if not self._sweep:
             self._sweep = self._sweeper.add(self._drop_idle)
 
@@ -123,8 +166,16 @@ class Pool:
             self._open[endpoint] = opened
             if not opened:
                 del self._open[endpoint]
-        if self._idle:
-            self._sweep = self._sweeper.add(self._drop_idle)
+        for endpoint, connections in list(self._shared.items()):
+            for shared in connections:
+                if not shared.lost and not shared.streams:
+                    shared.hang_up()
+            self._shared[endpoint] = [one for one in connections if one.streams]
+            if not self._shared[endpoint]:
+                del self._shared[endpoint]
+                self._connecting.pop(endpoint, None)
+        if self._idle or self._shared:
+            self._sweep_later()
 
     def _client_tls(self) -> ssl_module.SSLContext:
         if self._tls is None:

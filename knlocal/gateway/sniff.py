@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 from knlocal.gateway.http1_server import Http1Connection, ServerContext
-from knlocal.gateway.http2_server import Http2Connection
+from knlocal.gateway.http2_server import Http2Connection, upgrade_to_h2c
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _TLS_HANDSHAKE: Final = b"\x16\x03"
@@ -22,6 +23,7 @@ class Sniffer(asyncio.Protocol):
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
+        context.upgrade_to_h2c = partial(upgrade_to_h2c, context)
         self._received = b""
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._deadline = 0

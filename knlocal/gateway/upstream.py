@@ -40,7 +40,12 @@ class UpstreamError(Exception):
 
 class UnansweredError(UpstreamError):
     """A kept connection broke before anything of the answer came: most likely it was closed while
-    idle, and a request that may be repeated may be sent again."""
+    idle, and a request that may be repeated may be sent again. `untouched`: the upstream said that
+    it did nothing with it, so that any request may."""
+
+    def __init__(self, message: str, untouched: bool = False) -> None:
+        super().__init__(message)
+        self.untouched = untouched
 
 
 class Exchange(ABC):
