@@ -1,7 +1,8 @@
 """Time, injected. Nothing else in knlocal reads a clock or sleeps.
 
 `SystemClock` is real time. `VirtualClock` stands still until a test advances it; timers then fire
-in order of their due time, and the event loop settles between two of them.
+in order of their due time, and the event loop settles between two of them. `TravelClock` flows like
+real time and can be advanced as well.
 """
 
 from __future__ import annotations
@@ -187,3 +188,57 @@ class VirtualClock(Clock):
     async def _yield_to_loop(self) -> None:
         for _ in range(self.SETTLE_ROUNDS):
             await asyncio.sleep(0)
+
+
+class TravelClock(VirtualClock):
+    """Time that flows, and jumps when told to: for tests against programs that keep real time."""
+
+    def __init__(self, start: datetime | None = None) -> None:
+        super().__init__(start)
+        self._anchor = time.monotonic()
+        self._travelling = False
+        self._wake: asyncio.TimerHandle | None = None
+
+    def monotonic(self) -> float:
+        flown = 0.0 if self._travelling else time.monotonic() - self._anchor
+        return self._elapsed + flown
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self.monotonic())
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Timer:
+        if not self._travelling:
+            self._catch_up()
+        timer = super().call_later(seconds, callback, *args)
+        self._arm()
+        return timer
+
+    async def advance(self, seconds: float) -> None:
+        self._catch_up()
+        self._travelling = True
+        try:
+            await super().advance(seconds)
+        finally:
+            self._travelling = False
+            self._anchor = time.monotonic()
+            self._arm()
+
+    def _catch_up(self) -> None:
+        self._elapsed = self.monotonic()
+        self._anchor = time.monotonic()
+
+    def _arm(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        wait = self.next_due()
+        if wait is not None and not self._travelling:
+            self._wake = asyncio.get_running_loop().call_later(max(0.0, wait), self._tick)
+
+    def _tick(self) -> None:
+        if self._travelling:
+            return
+        self._catch_up()
+        while (wait := self.next_due()) is not None and wait <= 0:
+            heapq.heappop(self._timers)[2].callback()
+        self._arm()

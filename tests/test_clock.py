@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from knlocal.clock import Clock, SystemClock, VirtualClock
+from knlocal.clock import Clock, SystemClock, TravelClock, VirtualClock
 
 
 async def test_timers_fire_in_order_at_their_own_moments() -> None:
@@ -35,7 +35,11 @@ async def test_a_cancelled_timer_stays_silent() -> None:
     assert seen == []
 
 
-@pytest.mark.parametrize("clock", [SystemClock(), VirtualClock()], ids=["system", "virtual"])
+@pytest.mark.parametrize(
+    "clock",
+    [SystemClock(), VirtualClock(), TravelClock()],
+    ids=["system", "virtual", "travel"],
+)
 async def test_a_deadline_turns_waiting_into_timeout_error(clock: Clock) -> None:
     async def wait() -> None:
         async with clock.timeout(0.01):
@@ -43,7 +47,7 @@ async def test_a_deadline_turns_waiting_into_timeout_error(clock: Clock) -> None
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    if isinstance(clock, VirtualClock):
+    if type(clock) is VirtualClock:
         await clock.advance(0.01)
     with pytest.raises(TimeoutError):
         await task
@@ -66,3 +70,18 @@ async def test_a_cancellation_from_outside_is_not_mistaken_for_the_deadline() ->
 async def test_no_deadline_means_none() -> None:
     async with SystemClock().timeout(None):
         await asyncio.sleep(0)
+
+
+async def test_a_travelling_clock_flows_and_jumps() -> None:
+    clock = TravelClock()
+    seen: list[str] = []
+    clock.call_later(0.01, seen.append, "flowed")
+    clock.call_later(3600, seen.append, "jumped")
+    clock.call_later(7200, seen.append, "later")
+    await clock.sleep(0.02)
+    assert seen == ["flowed"]
+    before = clock.now()
+    await clock.advance(3600)
+    assert seen == ["flowed", "jumped"]
+    assert (clock.now() - before).total_seconds() >= 3600
+    await clock.sleep(0.01)
