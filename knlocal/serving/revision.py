@@ -22,7 +22,7 @@ from knlocal.resources.base import (
 )
 from knlocal.resources.names import child_name
 from knlocal.serving.activator.registry import pod_is_ready
-from knlocal.serving.autoscaling.scale_bounds import initial_scale
+from knlocal.serving.autoscaling.scale_bounds import first_replicas
 from knlocal.serving.children import NotOwned, ensure
 from knlocal.serving.config import Config, is_config
 from knlocal.serving.image_resolver import ImageResolver, ImageUnresolved, resolve_all
@@ -156,8 +156,9 @@ class RevisionController(Controller):
             for condition in CONDITIONS:
                 if not conditions.is_true(condition):
                     conditions.unknown(condition, "Deploying")
-        replicas = initial_scale(revision, self._config.autoscaler)
-        desired = make_deployment(revision, self._config, replicas)
+        desired = make_deployment(
+            revision, self._config, first_replicas(revision, self._config.autoscaler)
+        )
         if existing is not None:
             _keep_what_others_decide(desired, existing)
         deployment = ensure(self.store, self.recorder, revision, desired, merge=True)
@@ -357,8 +358,10 @@ def _take_progress(deployment: Obj, conditions: Conditions) -> None:
                 "ResourcesAvailable", condition.get("reason", ""), condition.get("message", "")
             )
             return
-    if progressing.get("status") == "True":
-        conditions.true("ResourcesAvailable")
+    # What was wrong with the Deployment is over; the PodAutoscaler says whether all is well.
+    known = conditions.get("ResourcesAvailable") or {}
+    if progressing.get("status") == "True" and known.get("status") == "False":
+        conditions.unknown("ResourcesAvailable", "Deploying")
 
 
 def _timed_out(deployment: Obj) -> bool:

@@ -6,15 +6,22 @@ from tests.serving.world import World, conditions, service
 async def test_a_service_becomes_ready_and_answers(world: World) -> None:
     await world.apply(service())
     assert conditions(world.revision()) == {
-        "Active": "True", "ContainerHealthy": "True", "Ready": "True", "ResourcesAvailable": "True",
+        "Active": "True",
+        "ContainerHealthy": "True",
+        "Ready": "True",
+        "ResourcesAvailable": "True",
     }
     assert conditions(world.route()) == {
-        "AllTrafficAssigned": "True", "CertificateProvisioned": "True TLSNotEnabled",
-        "IngressReady": "True", "Ready": "True",
+        "AllTrafficAssigned": "True",
+        "CertificateProvisioned": "True TLSNotEnabled",
+        "IngressReady": "True",
+        "Ready": "True",
     }
     shown = world.service()
     assert conditions(shown) == {
-        "ConfigurationsReady": "True", "Ready": "True", "RoutesReady": "True",
+        "ConfigurationsReady": "True",
+        "Ready": "True",
+        "RoutesReady": "True",
     }
     status = dict(shown["status"])
     del status["conditions"]

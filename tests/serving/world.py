@@ -76,7 +76,8 @@ class PodServer:
                 text = body.encode()
                 writer.write(
                     f"HTTP/1.1 {status} X\r\nContent-Length: {len(text)}\r\n"
-                    f"X-Pod: {self.name}\r\n\r\n".encode() + text
+                    f"X-Pod: {self.name}\r\n\r\n".encode()
+                    + text
                 )
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -96,6 +97,8 @@ class FakeWorkloads(Controller):
         """New pods do not become ready until `release`."""
         self.crashing: str | None = None
         """What new pods die of."""
+        self.stuck = False
+        """Deployments say that their progress deadline is exceeded."""
         self.answer: Answer = _hello
         self.servers: dict[str, PodServer] = {}
         self.made = 0
@@ -185,13 +188,7 @@ class FakeWorkloads(Controller):
                 "replicas": len(pods),
                 "readyReplicas": ready,
                 "availableReplicas": ready,
-                "conditions": [
-                    {
-                        "type": "Progressing",
-                        "status": "True",
-                        "reason": "NewReplicaSetAvailable" if ready else "ReplicaSetUpdated",
-                    }
-                ],
+                "conditions": [_progress(ready, stuck=self.stuck)],
             },
         )
 
@@ -200,6 +197,13 @@ class FakeWorkloads(Controller):
         if server is None:
             raise LookupError(pod["metadata"]["name"])
         return "127.0.0.1", server.port
+
+
+def _progress(ready: int, *, stuck: bool) -> Obj:
+    if stuck and not ready:
+        return {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    reason = "NewReplicaSetAvailable" if ready else "ReplicaSetUpdated"
+    return {"type": "Progressing", "status": "True", "reason": reason}
 
 
 async def _hello(_path: str, _headers: dict[str, str]) -> tuple[int, str]:
@@ -311,7 +315,11 @@ class World:
         if existing is None:
             stored = self.store.create(obj)
         else:
-            stored = self.store.update({**existing, **obj, "metadata": obj["metadata"]})
+            kept = (existing["metadata"].get("annotations") or {}) | (
+                obj["metadata"].get("annotations") or {}
+            )
+            metadata = {**obj["metadata"], "annotations": kept}
+            stored = self.store.update({**obj, "metadata": metadata})
         await self.settled()
         return stored
 

@@ -39,7 +39,11 @@ from knlocal.serving.autoscaling.kpa import (
     annotation,
     seconds_annotation,
 )
-from knlocal.serving.autoscaling.scale_bounds import initial_scale, scale_bounds
+from knlocal.serving.autoscaling.scale_bounds import (
+    initial_scale,
+    ready_threshold,
+    scale_bounds,
+)
 from knlocal.serving.children import NotOwned, ensure
 from knlocal.serving.config import Config, is_config
 from knlocal.serving.kinds import (
@@ -372,12 +376,11 @@ class PodAutoscalerController(Controller):
         self, autoscaler: Obj, status: Obj, conditions: Conditions, want: int, ready: int
     ) -> None:
         status["desiredScale"], status["actualScale"] = want, ready
-        config = self._config.autoscaler
-        least, _ = scale_bounds(autoscaler, config)
-        if conditions.is_true("ScaleTargetInitialized"):
-            least = max(least, 1)
-        else:
-            least = max(least, initial_scale(autoscaler, config))
+        least = ready_threshold(
+            autoscaler,
+            self._config.autoscaler,
+            initialized=conditions.is_true("ScaleTargetInitialized"),
+        )
         if ready >= least and status["serviceName"]:
             conditions.true("ScaleTargetInitialized")
         if want == 0 or least == 0:

@@ -15,6 +15,20 @@ def initial_scale(obj: Obj, settings: Autoscaler) -> int:
     return own
 
 
+def first_replicas(revision: Obj, settings: Autoscaler) -> int:
+    """Replicas of a new revision's Deployment."""
+    least, most = scale_bounds(revision, settings)
+    wanted = max(least, initial_scale(revision, settings))
+    return min(wanted, most) if most else wanted
+
+
+def ready_threshold(autoscaler: Obj, settings: Autoscaler, *, initialized: bool) -> int:
+    """How many ready pods make a revision active; the first time, its initial scale counts."""
+    least, most = scale_bounds(autoscaler, settings)
+    wanted = max(least, 1 if initialized else initial_scale(autoscaler, settings))
+    return min(wanted, most) if most else wanted
+
+
 def scale_bounds(autoscaler: Obj, settings: Autoscaler) -> tuple[int, int]:
     """(least, most) of a PodAutoscaler; most 0 means any number. What cannot be reached needs no
     least number."""

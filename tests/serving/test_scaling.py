@@ -1,0 +1,223 @@
+"""From requests to pods and back to none, in time that the test moves."""
+
+import asyncio
+
+import pytest
+
+from knlocal.resources.base import Obj, key_of
+from knlocal.serving.kinds import POD, SERVERLESS_SERVICE
+from tests.serving.world import World, conditions, service
+
+
+async def test_a_service_nobody_asks_for_goes_to_zero_and_stays_ready(world: World) -> None:
+    await world.apply(service())
+    assert world.replicas() == 1
+    await world.clock.advance(58)
+    assert world.replicas() == 1
+    await world.clock.advance(10)
+    assert world.replicas() == 0
+    assert conditions(world.revision())["Active"] == "False NoTraffic"
+    assert conditions(world.revision())["Ready"] == "True"
+    assert conditions(world.service())["Ready"] == "True"
+    assert world.revision()["status"]["actualReplicas"] == 0
+    assert world.store.list(POD) == []
+
+
+async def test_a_request_to_a_service_at_zero_is_held_and_answered(world: World) -> None:
+    await world.apply(service())
+    await world.clock.advance(70)
+    assert world.replicas() == 0
+    world.workloads.holding = True
+    asking = asyncio.create_task(world.get())
+    await world.settled()
+    assert world.replicas() == 1  # at once, not at the next tick
+    assert conditions(world.revision())["Active"] == "Unknown Queued"
+    assert not asking.done()
+    world.workloads.release()
+    assert (await asking).body == b"hello"
+    await world.settled()
+    assert conditions(world.revision())["Active"] == "True"
+
+
+async def test_nothing_ticks_while_all_revisions_are_at_zero(world: World) -> None:
+    for name in ("one", "two", "three"):
+        await world.apply(service(name))
+    assert world.clock.next_due() is not None
+    await world.clock.advance(100)
+    assert world.clock.next_due() is None
+
+
+async def test_requests_in_flight_keep_a_pod(world: World) -> None:
+    let_go = asyncio.Event()
+
+    async def slow(_path: str, _headers: dict[str, str]) -> tuple[int, str]:
+        await let_go.wait()
+        return 200, "done"
+
+    world.workloads.answer = slow
+    await world.apply(service(spec={"timeoutSeconds": 600, "responseStartTimeoutSeconds": 600}))
+    asking = asyncio.create_task(world.get())
+    await world.settled()
+    await world.clock.advance(300)
+    assert world.replicas() == 1
+    let_go.set()
+    assert (await asking).body == b"done"
+    await world.clock.advance(70)
+    assert world.replicas() == 0
+
+
+@pytest.mark.parametrize(
+    ("annotations", "replicas"),
+    [
+        ({"min-scale": "2"}, 2),
+        ({"initial-scale": "3"}, 3),
+        ({"initial-scale": "3", "min-scale": "5"}, 5),
+        ({"initial-scale": "3", "max-scale": "2"}, 2),
+    ],
+)
+async def test_a_new_revision_is_ready_with_its_initial_scale(
+    world: World, annotations: dict[str, str], replicas: int
+) -> None:
+    world.workloads.holding = True
+    await world.apply(
+        service(annotations={f"autoscaling.knative.dev/{k}": v for k, v in annotations.items()})
+    )
+    assert world.replicas() == replicas
+    pods = world.store.list(POD)
+    for pod in pods[:-1]:
+        world.workloads.make_ready(pod)
+    await world.settled()
+    if len(pods) > 1:
+        assert conditions(world.revision())["Ready"] == "Unknown Deploying"
+    world.workloads.release()
+    await world.settled()
+    assert conditions(world.revision())["Ready"] == "True"
+    assert world.revision()["status"]["actualReplicas"] == replicas
+
+
+async def test_initial_scale_zero_makes_a_ready_service_without_pods(world: World) -> None:
+    world.configure("config-autoscaler", allow_zero_initial_scale="true")
+    await world.apply(service(annotations={"autoscaling.knative.dev/initial-scale": "0"}))
+    assert conditions(world.service())["Ready"] == "True"
+    assert world.workloads.made == 0
+    assert (await world.get()).status == 200
+
+
+async def test_min_scale_changed_on_a_live_revision_counts_at_once(world: World) -> None:
+    await world.apply(service())
+    key = "autoscaling.knative.dev/min-scale"
+    await world.change(
+        ("serving.knative.dev", "Revision"),
+        "hello-00001",
+        lambda r: r["metadata"].setdefault("annotations", {}).__setitem__(key, "3"),
+    )
+    assert world.replicas() == 3
+    await world.change(
+        ("serving.knative.dev", "Revision"),
+        "hello-00001",
+        lambda r: r["metadata"]["annotations"].pop(key),
+    )
+    assert key not in world.autoscaler()["metadata"]["annotations"]
+    await world.clock.advance(130)
+    assert world.replicas() == 0
+
+
+async def test_a_revision_without_a_route_forgets_its_min_scale(world: World) -> None:
+    await world.apply(service(annotations={"autoscaling.knative.dev/min-scale": "2"}))
+    await world.apply(service(image="demo:2"))
+    assert conditions(world.service())["Ready"] == "True"
+    assert world.autoscaler()["spec"]["reachability"] == "Unreachable"
+    await world.clock.advance(70)
+    assert world.replicas("hello-00001") == 0
+    assert world.revision("hello-00001")["metadata"]["labels"][
+        "serving.knative.dev/routingState"] == "reserve"  # fmt: skip
+
+
+async def test_load_brings_more_pods_and_max_scale_limits_them(world: World) -> None:
+    let_go = asyncio.Event()
+
+    async def slow(_path: str, _headers: dict[str, str]) -> tuple[int, str]:
+        await let_go.wait()
+        return 200, "done"
+
+    world.workloads.answer = slow
+    await world.apply(
+        service(
+            annotations={"autoscaling.knative.dev/max-scale": "5"},
+            spec={"containerConcurrency": 10},
+        )
+    )
+    await world.clock.advance(65)
+    asking = [asyncio.create_task(world.get()) for _ in range(200)]
+    await world.clock.advance(4)
+    assert world.replicas() == 5
+    assert all(server.most_active <= 10 for server in world.workloads.servers.values())
+    let_go.set()
+    assert {(await one).status for one in asking} == {200}
+    assert world.replicas() == 5
+
+
+async def test_manual_scaling_is_reverted(world: World) -> None:
+    await world.apply(service())
+    await world.change(
+        ("apps", "Deployment"), "hello-00001-deployment",
+        lambda d: d["spec"].__setitem__("replicas", 7),
+    )  # fmt: skip
+    await world.clock.advance(7)  # 7, 3, 1: no faster than max-scale-down-rate
+    assert world.replicas() == 1
+
+
+async def test_scale_to_zero_can_be_switched_off(world: World) -> None:
+    world.configure("config-autoscaler", enable_scale_to_zero="false")
+    await world.apply(service())
+    await world.clock.advance(300)
+    assert world.replicas() == 1
+
+
+async def test_the_last_pod_is_retained_for_the_retention_period(world: World) -> None:
+    key = "autoscaling.knative.dev/scale-to-zero-pod-retention-period"
+    await world.apply(service(annotations={key: "2m"}))
+    await world.clock.advance(170)
+    assert world.replicas() == 1
+    await world.clock.advance(20)
+    assert world.replicas() == 0
+
+
+def mode_of(world: World) -> Obj:
+    return world.store.get(SERVERLESS_SERVICE, "default", "hello-00001")["spec"]
+
+
+async def test_burst_capacity_decides_whether_the_activator_is_in_the_path(world: World) -> None:
+    key = "autoscaling.knative.dev/target-burst-capacity"
+    await world.apply(service(annotations={key: "0"}))
+    await world.clock.advance(4)
+    assert mode_of(world)["mode"] == "Serve"
+    assert mode_of(world)["numActivators"] == 2
+    pod = world.store.list(POD)[0]
+    slices = world.store.list(
+        ("discovery.k8s.io", "EndpointSlice"), "default",
+        labels={"kubernetes.io/service-name": "hello-00001"},
+    )  # fmt: skip
+    assert [e["addresses"] for s in slices for e in s["endpoints"]] == [[pod["status"]["podIP"]]]
+    await world.apply(service("other", annotations={key: "-1"}))
+    await world.clock.advance(4)
+    assert world.store.get(SERVERLESS_SERVICE, "default", "other-00001")["spec"]["mode"] == "Proxy"
+
+
+async def test_activation_that_never_succeeds_times_out(world: World) -> None:
+    world.workloads.holding = True
+    await world.apply(service(annotations={"serving.knative.dev/progress-deadline": "30s"}))
+    await world.clock.advance(50)
+    assert conditions(world.service())["Ready"].startswith("Unknown")
+    world.workloads.stuck = True
+    await world.workloads.reconcile(key_of(world.deployment()))
+    await world.settled()
+    assert conditions(world.revision())["Ready"] == "False ProgressDeadlineExceeded"
+    await world.clock.advance(20)
+    assert world.replicas() == 0
+    assert conditions(world.revision())["Active"] == "False TimedOut"
+    assert conditions(world.service()) == {
+        "ConfigurationsReady": "False RevisionFailed",
+        "Ready": "False RevisionMissing",
+        "RoutesReady": "False RevisionMissing",
+    }
