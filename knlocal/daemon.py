@@ -36,6 +36,7 @@ from knlocal.project import system
 from knlocal.project.door import Outcome, ProjectDoor, Told
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Card, Home
+from knlocal.project.image_digests import EngineDigests
 from knlocal.project.podaccess import PodLooks
 from knlocal.project.ports import take
 from knlocal.project.settings import Settings
@@ -44,11 +45,15 @@ from knlocal.resources import catalog
 from knlocal.resources.base import GroupKind
 from knlocal.runtime.api import Runtime
 from knlocal.runtime.choose import choose
+from knlocal.serving.feature import Serving
 from knlocal.serving.hosts import Ports
 from knlocal.sources import Sources
 from knlocal.store.store import Store
+from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podplan import InCluster, PodNetwork
+from knlocal.workloads.replicasets import ReplicaSetController
+from knlocal.workloads.standby import Standbys
 from knlocal.workloads.tokens import TokenRequest
 
 log = logging.getLogger(__name__)
@@ -57,7 +62,7 @@ SERVICE_ACCOUNT = GroupKind("", "ServiceAccount")
 Listen = Callable[[int], Awaitable[int]]
 
 #: Seconds that requests in flight get when the daemon stops, and containers when they must go.
-DRAIN, GRACE = 2.0, 3.0
+DRAIN, GRACE = 2.0, 2.0
 
 
 class Daemon:
@@ -206,11 +211,28 @@ class Daemon:
             self.store, self.runtime, self.home.volumes,
             network=self.network, issue_token=self._issue_token,
         )  # fmt: skip
+        self.standbys = Standbys(self.kubelet)
+        self.serving = Serving(
+            self.store, self.routes, self.clock,
+            pool=self.pool,
+            address_of=self.kubelet.address_of,
+            image_resolver=EngineDigests(self.runtime, self.kubelet.node),
+            ports=self.ports,
+            activator_address=self.internal_host,
+        )  # fmt: skip
+        self.kubelet.drain_hooks.append(self.serving.drain)
         self.sources = Sources(self.store, self.client, self.destinations)
         self.garbage = GarbageCollector(self.store)
         self.namespaces = NamespaceController(self.store)
         self.manager = Manager(self.store)
-        self.manager.add(self.namespaces, self.kubelet, *self.sources.controllers)
+        self.manager.add(
+            self.namespaces,
+            DeploymentController(self.store, self.standbys),
+            ReplicaSetController(self.store, self.standbys),
+            self.kubelet,
+            *self.serving.controllers(),
+            *self.sources.controllers,
+        )
 
     async def _open_api(self) -> None:
         """The Kubernetes API, and the kubeconfig that leads to it."""
@@ -254,6 +276,7 @@ class Daemon:
         await self.journal.start()
         self.garbage.start()
         self._down.callback(self.garbage.stop)
+        self.serving.start()
         await self.manager.start()
         self._down.push_async_callback(self._stop_features)
         builder = DockerBuilder(self.settings.build.parallel) if self.on_docker else None
@@ -272,6 +295,8 @@ class Daemon:
         """Requests in flight end first, then controllers, then (if told so) containers."""
         await self.gateway.close(DRAIN)
         await self.manager.stop()
+        await self.standbys.close()
+        self.serving.stop()
         if self._leave_nothing:
             await self.kubelet.shutdown(grace_seconds=GRACE)
 

@@ -31,7 +31,6 @@ _DEPLOYMENTS = {
 }  # fmt: skip
 _SERVICES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "knative-serving": {
-        "activator-service": (80, 81, 443),
         "autoscaler": (8080, 9090),
         "controller": (9090,),
         "webhook": (443, 9090),
@@ -55,7 +54,6 @@ def install(store: Store, *, gateway_port: int, domain: str) -> None:
     for namespace, services in _SERVICES.items():
         for name, ports in services.items():
             _ensure(store, _service(namespace, name, ports))
-    _ensure(store, _slice("knative-serving", "activator-service", 8012))
     _ensure(store, _service("default", "kubernetes", (443,)))
     for namespace, name in GATEWAYS:
         _put_gateway(store, namespace, name, gateway_port)
@@ -143,19 +141,6 @@ def _service(namespace: str, name: str, ports: tuple[int, ...]) -> Obj:
             "type": "ClusterIP",
             "ports": [{"name": f"port-{p}", "port": p, "targetPort": p} for p in ports],
         },
-    }
-
-
-def _slice(namespace: str, service: str, port: int) -> Obj:
-    metadata = _metadata(namespace, f"{service}-knlocal")
-    metadata["labels"]["kubernetes.io/service-name"] = service
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": metadata,
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
-        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
     }
 
 
