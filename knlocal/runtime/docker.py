@@ -6,10 +6,8 @@ Waking a prepared pod is one call to the engine. Everything else may take a few.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,8 @@ from knlocal.runtime import (
     docker_exec,
     docker_images,
     docker_logs,
-    docker_spec,
     docker_state,
     labels,
-    sandbox,
 )
 from knlocal.runtime.api import (
     ContainerEvent,
@@ -32,7 +28,6 @@ from knlocal.runtime.api import (
     ExecResult,
     ExecStream,
     ImageInfo,
-    ImageMissing,
     PodId,
     PodPlan,
     PodState,
@@ -42,13 +37,23 @@ from knlocal.runtime.api import (
 )
 from knlocal.runtime.docker_client import DockerSDK
 from knlocal.runtime.docker_events import EventFeed
+from knlocal.runtime.docker_ground import Ground, survey
 from knlocal.runtime.docker_http import NORMAL, QUICK, SLOW, Endpoint, Engine, EngineRefused
-from knlocal.runtime.docker_pods import HeldContainer, HeldPod, Pods
+from knlocal.runtime.docker_make import (
+    Maker,
+    all_planned,
+    delete,
+    ignoring,
+    inspect,
+    together,
+)
+from knlocal.runtime.docker_pods import HeldPod, Pods
 from knlocal.runtime.docker_stats import Usage
 from knlocal.runtime.termination import TerminationLogs
 
 #: Inspections in flight at once.
 PARALLEL = 16
+_NOT_CONNECTED = "The Docker runtime is not connected to an engine."
 
 
 class DockerRuntime(Runtime):
@@ -80,10 +85,10 @@ class DockerRuntime(Runtime):
         self._sdk = DockerSDK()
         self._pods = Pods()
         self._usage = Usage()
-        self._gateway = ""
         self._connecting = asyncio.Lock()
         self._engine_or_none: Engine | None = None
-        self._ground_or_none: docker_spec.Ground | None = None
+        self._ground_or_none: Ground | None = None
+        self._maker_or_none: Maker | None = None
 
     # -- connecting ---------------------------------------------------------------------------
 
@@ -94,33 +99,19 @@ class DockerRuntime(Runtime):
             engine = Engine(self._endpoint or await self._sdk.endpoint())
             try:
                 await engine.connect()
-                self._ground_or_none = await self._survey(engine)
+                ground = await survey(
+                    engine, self.project, publish=self._publish, log_max_bytes=self._log_max_bytes
+                )
                 self._pods.learn(await self._list(engine))
-                self._engine_or_none = engine
             except BaseException:
-                self._ground_or_none = None
                 await engine.close()
                 raise
-
-    async def _survey(self, engine: Engine) -> docker_spec.Ground:
-        info, bridge, image = await asyncio.gather(
-            engine.get("/info"), _bridge(engine), sandbox.ensure_image(engine)
-        )
-        self._gateway = bridge
-        publish = self._publish
-        if publish is None:
-            publish = not (engine.endpoint.local and _is_own_address(bridge))
-        return docker_spec.Ground(
-            project=self.project,
-            sandbox_image=image,
-            publish=publish,
-            relabel=any("selinux" in str(word) for word in info.get("SecurityOptions") or ()),
-            log_max_bytes=self._log_max_bytes,
-        )
+            self._engine_or_none, self._ground_or_none = engine, ground
+            self._maker_or_none = Maker(engine, ground, self._messages, self.pull)
 
     async def close(self) -> None:
         engine, self._engine_or_none = self._engine_or_none, None
-        self._ground_or_none = None
+        self._ground_or_none = self._maker_or_none = None
         self._sdk.close()
         if engine is not None:
             await engine.close()
@@ -140,21 +131,27 @@ class DockerRuntime(Runtime):
     @property
     def _engine(self) -> Engine:
         if self._engine_or_none is None:
-            raise EngineUnavailable("The Docker runtime is not connected to an engine.")
+            raise EngineUnavailable(_NOT_CONNECTED)
         return self._engine_or_none
 
     @property
-    def _ground(self) -> docker_spec.Ground:
+    def _ground(self) -> Ground:
         if self._ground_or_none is None:
-            raise EngineUnavailable("The Docker runtime is not connected to an engine.")
+            raise EngineUnavailable(_NOT_CONNECTED)
         return self._ground_or_none
+
+    @property
+    def _maker(self) -> Maker:
+        if self._maker_or_none is None:
+            raise EngineUnavailable(_NOT_CONNECTED)
+        return self._maker_or_none
 
     # -- pods ---------------------------------------------------------------------------------
 
     async def prepare(self, plan: PodPlan) -> PodState:
         pod = self._pods.make(plan.id)
         async with pod.lock:
-            await self._ensure_sandbox(pod, plan)
+            await self._maker.ensure_pod(pod, plan)
         states = (
             [await self.inspect(plan.id)] if any(c.ran for c in pod.containers.values()) else []
         )
@@ -164,132 +161,6 @@ class DockerRuntime(Runtime):
             name: ContainerState(name, "created", held.id) for name, held in pod.containers.items()
         }
         return PodState(plan.id, pod.ip, made, plan.labels)
-
-    async def _ensure_sandbox(self, pod: HeldPod, plan: PodPlan) -> None:
-        """The sandbox runs and every container exists, whatever part of it was there already."""
-        if pod.sandbox_id and not await self._restart_sandbox(pod):
-            self._forget(pod)
-        starting: list[Awaitable[Any]] = []
-        if not pod.sandbox_id:
-            spec = docker_spec.sandbox(self._ground, plan)
-            pod.sandbox_id = await self._create(
-                plan.id, "", 0, spec, "CreatePodSandboxError", reuse=True
-            )
-            pod.labels = plan.labels
-            starting = [self._start_sandbox(pod)]
-        # The engine wires the sandbox's network while the containers are laid out.
-        await _all(
-            *starting,
-            *(self._ensure_container(pod, plan, one, role) for one, role in _all_planned(plan)),
-        )
-
-    async def _restart_sandbox(self, pod: HeldPod) -> bool:
-        """False when it is gone. After an engine restart it stands still: start it again."""
-        try:
-            shown = await self._engine.get(f"/containers/{pod.sandbox_id}/json")
-        except EngineRefused as refused:
-            if refused.status == 404:
-                return False
-            raise
-        if not docker_state.is_running(shown):
-            await self._start_sandbox(pod)
-        else:
-            pod.ip, pod.published = docker_state.address(shown), docker_state.published(shown)
-        return True
-
-    async def _start_sandbox(self, pod: HeldPod) -> None:
-        try:
-            await self._engine.call("POST", f"/containers/{pod.sandbox_id}/start", deadline=SLOW)
-            shown = await self._engine.get(f"/containers/{pod.sandbox_id}/json")
-        except EngineRefused as refused:
-            raise RuntimeFailure("CreatePodSandboxError", refused.message) from refused
-        pod.ip, pod.published = docker_state.address(shown), docker_state.published(shown)
-
-    async def _ensure_container(
-        self, pod: HeldPod, plan: PodPlan, one: ContainerPlan, role: labels.Role
-    ) -> None:
-        held = pod.containers.get(one.name)
-        if held is not None and (held.ran or held.plan_hash == labels.plan_hash(one)):
-            return
-        attempt = 0
-        if held is not None:  # made for another plan, never started
-            await self._delete(held.id)
-            attempt = held.attempt + 1
-        await self._make_container(pod, plan, one, role, attempt)
-
-    async def _make_container(
-        self, pod: HeldPod, plan: PodPlan, one: ContainerPlan, role: labels.Role, attempt: int
-    ) -> HeldContainer:
-        image_user = ""
-        if one.group is not None and one.user is None and (found := await self.image(one.image)):
-            image_user = found.user
-        log = self._messages.reset(plan.id, one.name) if self._engine.endpoint.local else None
-        spec = docker_spec.container(
-            self._ground,
-            plan,
-            one,
-            sandbox_id=pod.sandbox_id,
-            role=role,
-            attempt=attempt,
-            termination_log=log,
-            image_user=image_user,
-        )
-        try:
-            made = await self._create(plan.id, one.name, attempt, spec, "CreateContainerError")
-        except ImageMissing:
-            # The plan's image may be spelt as a digest that is an image id here; or be missing.
-            local = docker_images.local_name(one.image)
-            if local == one.image or await self.image(local) is None:
-                await self._fetch(one)
-                local = one.image
-            made = await self._create(
-                plan.id, one.name, attempt, {**spec, "Image": local}, "CreateContainerError"
-            )
-        held = HeldContainer(made, attempt, labels.plan_hash(one), role)
-        pod.containers[one.name] = held
-        return held
-
-    async def _fetch(self, one: ContainerPlan) -> None:
-        if one.pull_policy == "Never":
-            raise ImageMissing(
-                f'Container image "{one.image}" is not present with pull policy of Never',
-                "ErrImageNeverPull",
-            )
-        await self.pull(one.image)
-
-    async def _create(
-        self,
-        pod: PodId,
-        container: str,
-        attempt: int,
-        spec: Mapping[str, Any],
-        reason: str,
-        *,
-        reuse: bool = False,
-    ) -> str:
-        """Create; a container left under the name is taken over (`reuse`) or replaced."""
-        name = labels.container_name(self.project, pod, container, attempt)
-        for last_try in (False, True):
-            try:
-                made = await self._engine.call(
-                    "POST", "/containers/create", params={"name": name}, body=spec, deadline=SLOW
-                )
-                return str(made["Id"])
-            except EngineRefused as refused:
-                if refused.status == 404 and "image" in refused.message.lower():
-                    raise ImageMissing(
-                        f'image "{spec["Image"]}" is not on this machine', "ErrImagePull"
-                    ) from refused
-                if "invalid reference format" in refused.message:
-                    raise docker_images.invalid_name(str(spec["Image"])) from refused
-                if refused.status != 409 or last_try:
-                    raise RuntimeFailure(reason, refused.message) from refused
-            found = await self._inspect_container(name)
-            if found is not None and reuse:
-                return str(found["Id"])
-            if found is not None:
-                await self._delete(str(found["Id"]))
-        raise AssertionError("unreachable")
 
     async def start_container(self, plan: PodPlan, container: str) -> ContainerState:
         one, role = _planned(plan, container)
@@ -318,17 +189,17 @@ class DockerRuntime(Runtime):
         """Start a container of which anything may be true: unknown, running, ended, gone."""
         pod = self._pods.make(plan.id)
         async with pod.lock:
-            await self._ensure_sandbox(pod, plan)
+            await self._maker.ensure_pod(pod, plan)
             held = pod.containers[one.name]
-            shown = await self._inspect_container(held.id)
+            shown = await inspect(self._engine, held.id)
             if shown is not None and docker_state.is_running(shown):
                 return docker_state.container_state(one.name, shown)
             before = pod.previous.get(one.name, "")
             if shown is None:
-                held = await self._make_container(pod, plan, one, role, held.attempt + 1)
+                held = await self._maker.make_container(pod, plan, one, role, held.attempt + 1)
             elif docker_state.container_state(one.name, shown).state != "created":
                 old = held.id
-                held = await self._make_container(pod, plan, one, role, held.attempt + 1)
+                held = await self._maker.make_container(pod, plan, one, role, held.attempt + 1)
                 pod.previous[one.name] = old
             held.ran = True
             try:
@@ -337,7 +208,7 @@ class DockerRuntime(Runtime):
                 raise RuntimeFailure("RunContainerError", refused.message) from refused
             finally:
                 if before and before != pod.previous.get(one.name):
-                    await self._delete(before)
+                    await delete(self._engine, before)
         return ContainerState(one.name, "running", held.id, started_at=self._clock.now())
 
     async def stop_container(self, pod: PodId, container: str, grace_seconds: float) -> None:
@@ -353,7 +224,7 @@ class DockerRuntime(Runtime):
                 await self._engine.call("POST", f"{path}/wait")
                 return
             # A frozen program cannot act on a signal.
-            await _ignoring({404, 409, 500}, self._engine.call("POST", f"{path}/unpause"))
+            await ignoring({404, 409, 500}, self._engine.call("POST", f"{path}/unpause"))
             seconds = math.ceil(grace_seconds)
             await self._engine.call(
                 "POST", f"{path}/stop", params={"t": seconds}, deadline=seconds + NORMAL
@@ -374,18 +245,18 @@ class DockerRuntime(Runtime):
             return
         # 409 and 500: it does not run, or is paused (not paused) already.
         calls = [
-            _ignoring({404, 409, 500}, self._engine.call("POST", f"/containers/{one.id}/{what}"))
+            ignoring({404, 409, 500}, self._engine.call("POST", f"/containers/{one.id}/{what}"))
             for one in held.containers.values()
             if one.ran
         ]
         if len(calls) == 1:
             await calls[0]
         else:
-            await _all(*calls)
+            await together(*calls)
 
     async def remove(self, pod: PodId, grace_seconds: float = 0) -> None:
         if grace_seconds > 0:
-            await _all(
+            await together(
                 *(
                     self._stop(str(one["Id"]), grace_seconds)
                     for one in await self._list(self._engine, pod)
@@ -397,29 +268,10 @@ class DockerRuntime(Runtime):
         async with held.lock:
             # Looked up again: something may have been made while others were stopping.
             listed = await self._list(self._engine, pod)
-            await _all(*(self._delete(str(one["Id"])) for one in listed))
+            await together(*(delete(self._engine, str(one["Id"])) for one in listed))
             self._pods.drop(pod)
             self._messages.remove(pod)
             self._usage.forget(str(one["Id"]) for one in listed)
-
-    async def _delete(self, container_id: str) -> None:
-        path = f"/containers/{container_id}"
-        try:
-            await self._engine.call(
-                "DELETE", path, params={"force": True, "v": True}, deadline=SLOW
-            )
-        except EngineRefused as refused:
-            if refused.status == 409:  # someone else is removing it: see it gone
-                waiting = self._engine.call("POST", f"{path}/wait", params={"condition": "removed"})
-                await _ignoring({404}, waiting)
-            elif refused.status != 404:
-                raise RuntimeFailure("RemoveContainerError", refused.message) from refused
-
-    def _forget(self, pod: HeldPod) -> None:
-        pod.sandbox_id = pod.ip = ""
-        pod.published = {}
-        pod.containers.clear()
-        pod.previous.clear()
 
     async def inspect(self, pod: PodId) -> PodState | None:
         held = await self._held(pod)
@@ -427,16 +279,15 @@ class DockerRuntime(Runtime):
             return None
         names = list(held.containers)
         ids = [held.sandbox_id, *(held.containers[name].id for name in names)]
-        sandbox_shown, *shown = await _all(
-            *(self._inspect_container(one) if one else _nothing() for one in ids)
+        sandbox_shown, *shown = await together(
+            *(inspect(self._engine, one) if one else _nothing() for one in ids)
         )
         if sandbox_shown is None and not any(shown):
             if self._pods.get(pod) is held and not held.lock.locked():
                 self._pods.drop(pod)
             return None
         if sandbox_shown is not None:
-            held.ip = docker_state.address(sandbox_shown)
-            held.published = docker_state.published(sandbox_shown)
+            held.learn_sandbox(sandbox_shown)
         states = {
             name: docker_state.container_state(name, one)
             if one is not None
@@ -453,7 +304,7 @@ class DockerRuntime(Runtime):
             async with limit:
                 return await self.inspect(pod)
 
-        found = await _all(*(look(held.id) for held in self._pods.all()))
+        found = await together(*(look(held.id) for held in self._pods.all()))
         return [state for state in found if state is not None]
 
     def events(self) -> AsyncIterator[ContainerEvent]:
@@ -515,7 +366,7 @@ class DockerRuntime(Runtime):
             await self._container_id(pod, container),
             command,
             timeout_seconds,
-            same_machine=not self._ground.publish,
+            same_machine=self._ground.neighbour,
         )
 
     async def exec_stream(
@@ -551,10 +402,8 @@ class DockerRuntime(Runtime):
         return await docker_images.pull(self._engine, self._sdk, image, auth, progress)
 
     async def host_address(self) -> str:
-        if not self._gateway or not _is_own_address(self._gateway):
-            # The engine runs in a machine of its own (Docker Desktop): only it knows the way.
-            return "host-gateway"
-        return self._gateway
+        # An engine in a machine of its own (Docker Desktop) is the only one to know the way.
+        return self._ground.gateway if self._ground.neighbour else "host-gateway"
 
     # -- helpers ------------------------------------------------------------------------------
 
@@ -572,15 +421,6 @@ class DockerRuntime(Runtime):
             )
         return held.containers[container].id
 
-    async def _inspect_container(self, container_id: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = await self._engine.get(f"/containers/{container_id}/json")
-        except EngineRefused as refused:
-            if refused.status == 404:
-                return None
-            raise
-        return found
-
     async def _list(self, engine: Engine, pod: PodId | None = None) -> list[dict[str, Any]]:
         wanted = [f"{labels.PROJECT}={self.project}"]
         if pod is not None:
@@ -591,14 +431,8 @@ class DockerRuntime(Runtime):
         return listed
 
 
-def _all_planned(plan: PodPlan) -> list[tuple[ContainerPlan, labels.Role]]:
-    return [(one, "init") for one in plan.init_containers] + [
-        (one, "container") for one in plan.containers
-    ]
-
-
 def _planned(plan: PodPlan, container: str) -> tuple[ContainerPlan, labels.Role]:
-    for one, role in _all_planned(plan):
+    for one, role in all_planned(plan):
         if one.name == container:
             return one, role
     raise RuntimeFailure(
@@ -606,60 +440,5 @@ def _planned(plan: PodPlan, container: str) -> tuple[ContainerPlan, labels.Role]
     )
 
 
-async def _all(*calls: Awaitable[Any]) -> list[Any]:
-    """Run together; when one fails the others are still waited for, so that none runs on unseen."""
-    if not calls:
-        return []
-    results = await asyncio.gather(*calls, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return list(results)
-
-
-async def _ignoring(statuses: set[int], call: Awaitable[Any]) -> None:
-    try:
-        await call
-    except EngineRefused as refused:
-        if refused.status not in statuses:
-            raise
-
-
 async def _nothing() -> None:
     return None
-
-
-async def _bridge(engine: Engine) -> str:
-    """The default network's gateway: this machine, as containers see it ("" when unknown)."""
-    for network in ("bridge", "podman"):
-        try:
-            shown = await engine.get(f"/networks/{network}")
-        except EngineRefused:
-            continue
-        for config in (shown.get("IPAM") or {}).get("Config") or ():
-            if gateway := config.get("Gateway"):
-                return str(gateway)
-        name = str((shown.get("Options") or {}).get("com.docker.network.bridge.name") or "docker0")
-        return _interface_address(name)
-    return ""
-
-
-def _interface_address(name: str) -> str:
-    import psutil
-
-    for address in psutil.net_if_addrs().get(name, ()):
-        if address.family == socket.AF_INET:
-            return str(address.address)
-    return ""
-
-
-def _is_own_address(ip: str) -> bool:
-    """Whether this machine itself has the address (so that its neighbours are reachable)."""
-    if not ip:
-        return False
-    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
-        try:
-            probe.bind((ip, 0))
-        except OSError:
-            return False
-    return True

@@ -10,9 +10,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal
 
+from knlocal.clock import SystemClock
 from knlocal.runtime.api import ExecResult, ExecStream, RuntimeFailure
 from knlocal.runtime.docker_http import NORMAL, Engine, EngineRefused
 from knlocal.runtime.docker_streams import frames
+
+#: Bytes of a command's output that are kept; what it writes beyond is dropped.
+MOST_OUTPUT = 1 << 20
 
 
 async def run(
@@ -34,7 +38,7 @@ async def run(
             ) as body,
         ):
             async for _, data in frames(body, tty=False):
-                output += data
+                output += data[: max(0, MOST_OUTPUT - len(output))]
     except TimeoutError:
         if same_machine:
             await _kill(engine, exec_id, container_id)
@@ -160,12 +164,16 @@ async def _create(
 
 async def _exit_code(engine: Engine, exec_id: str) -> int:
     """The output may end a moment before the engine has noted the exit code."""
-    async with asyncio.timeout(NORMAL):
-        while True:
-            shown = await engine.get(f"/exec/{exec_id}/json")
-            if not shown["Running"]:
-                return int(shown["ExitCode"] or 0)
-            await asyncio.sleep(0.01)
+    clock = SystemClock()
+    try:
+        async with clock.timeout(NORMAL):
+            while True:
+                shown = await engine.get(f"/exec/{exec_id}/json")
+                if not shown["Running"]:
+                    return int(shown["ExitCode"] or 0)
+                await clock.sleep(0.01)
+    except TimeoutError:
+        raise RuntimeFailure("ExecError", "the command still runs; its output has ended") from None
 
 
 async def _resize(engine: Engine, path: str, width: int, height: int) -> None:

@@ -119,8 +119,13 @@ class Engine:
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """The answer's body as it comes; `silence` is how long it may say nothing."""
         timeout = aiohttp.ClientTimeout(total=None, connect=QUICK, sock_read=silence)
-        async with self._request(method, path, params, body, None, headers, timeout) as response:
-            yield response.content
+        try:
+            async with self._request(
+                method, path, params, body, None, headers, timeout
+            ) as response:
+                yield response.content
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError) as gone:
+            raise self._unavailable(gone) from gone
 
     @asynccontextmanager
     async def _request(

@@ -40,6 +40,18 @@ class HeldPod:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while containers are made or removed; never while one is waited for."""
 
+    def learn_sandbox(self, shown: Mapping[str, Any]) -> None:
+        """From "inspect the sandbox": its address changes with every start."""
+        self.ip = docker_state.address(shown)
+        self.published = docker_state.published(shown)
+
+    def forget(self) -> None:
+        """Nothing of it is left on the engine."""
+        self.sandbox_id = self.ip = ""
+        self.published = {}
+        self.containers.clear()
+        self.previous.clear()
+
 
 class Pods:
     """All pods of the project, by uid."""

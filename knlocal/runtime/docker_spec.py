@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from knlocal.runtime import labels
 from knlocal.runtime.api import ContainerPlan, Mount, PodPlan
+from knlocal.runtime.docker_ground import Ground
 
 #: One period of the CPU quota, in microseconds (the kernel's default and Kubernetes').
 CPU_PERIOD = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What is true of this engine and this project, for every container."""
-
-    project: str
-    sandbox_image: str
-    publish: bool
-    """Container addresses are not reachable: ports are published on loopback."""
-    relabel: bool
-    """SELinux is on: bind mounts must be labelled."""
-    log_max_bytes: int
-
-
 def sandbox(ground: Ground, plan: PodPlan) -> dict[str, Any]:
     ports = [f"{port}/tcp" for port in plan.ports] if ground.publish else []
+    # The name that Docker Desktop gives to this machine, on every engine.
+    hosts = {"host.docker.internal": "host-gateway", **plan.hosts}
     host: dict[str, Any] = {
         "NetworkMode": "bridge",
         "IpcMode": "shareable",
-        "ExtraHosts": [f"{name}:{address}" for name, address in plan.hosts.items()],
+        "ExtraHosts": [f"{name}:{address}" for name, address in hosts.items()],
         "Dns": list(plan.dns_servers),
         "DnsSearch": list(plan.dns_search),
         # As in Kubernetes: a name with few dots is tried under the search domains first.

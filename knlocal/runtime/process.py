@@ -38,7 +38,7 @@ from knlocal.runtime.api import (
     Runtime,
     RuntimeFailure,
 )
-from knlocal.runtime.process_environment import environment
+from knlocal.runtime.process_environment import POD_UID, environment
 from knlocal.runtime.process_launch import Bell, Launch, reap
 from knlocal.runtime.process_ports import Ports
 from knlocal.runtime.process_state import HeldPod, HeldProcess, load
@@ -151,7 +151,7 @@ class ProcessRuntime(Runtime):
         held.ran, held.paused, held.pid = True, False, 0
         held.ended, held.plan_hash = asyncio.Event(), labels.plan_hash(one)
         held.cwd = one.local_dir or Path.cwd()
-        held.env = environment(one.env, pod.hostname)
+        held.env = environment(one.env, pod.hostname, pod.id.uid)
         as_root = os.geteuid() == 0
         launch = Launch(
             argv=argv,
@@ -239,6 +239,8 @@ class ProcessRuntime(Runtime):
                 await self._stop(one, 0)
                 if one.bell is not None:
                     one.bell.close()
+            if any(one.ran for one in held.containers.values()):
+                await asyncio.to_thread(_kill_strays, pod.uid)
             held.delete()
             self._pods.pop(pod.uid, None)
             self._ports.release(pod)
@@ -340,7 +342,7 @@ class ProcessRuntime(Runtime):
         try:
             return one.cwd or Path.cwd(), one.env or process.environ()
         except psutil.Error:
-            return one.cwd or Path.cwd(), environment({}, "")
+            return one.cwd or Path.cwd(), environment({}, "", pod.uid)
 
     async def stats(self, pod: PodId) -> Mapping[str, tuple[float, int]]:
         held = self._pods.get(pod.uid)
@@ -432,6 +434,16 @@ def _check_runnable(one: ContainerPlan) -> list[str]:
         " knlocal.toml, or the annotation knlocal.dev/run on the pod template. With Docker, images"
         " run as they are."
     )
+
+
+def _kill_strays(pod_uid: str) -> None:
+    """Programs that left their group (a daemon of its own, say) still carry the pod's uid."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(POD_UID) == pod_uid:
+                process.kill()
+        except (psutil.Error, OSError):
+            continue
 
 
 def _measure(one: HeldProcess) -> tuple[float, int, float]:

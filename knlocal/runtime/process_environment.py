@@ -49,10 +49,14 @@ _KEPT = frozenset(
 _KEPT_PREFIXES = ("LC_", "DYLD_", "XDG_")
 
 
-def environment(planned: Mapping[str, str], hostname: str) -> dict[str, str]:
+#: Tells whose a process is, even when it has left its process group.
+POD_UID = "KNLOCAL_POD_UID"
+
+
+def environment(planned: Mapping[str, str], hostname: str, pod_uid: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
-    return {"PATH": os.defpath, **kept, "HOSTNAME": hostname, **planned}
+    return {"PATH": os.defpath, **kept, "HOSTNAME": hostname, **planned, POD_UID: pod_uid}

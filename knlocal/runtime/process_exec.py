@@ -17,6 +17,8 @@ from typing import Literal
 from knlocal.runtime.api import ExecResult, ExecStream, RuntimeFailure
 
 _READ = 65536
+#: Bytes of a command's output that are kept; what it writes beyond is dropped.
+MOST_OUTPUT = 1 << 20
 
 
 async def run(
@@ -35,9 +37,13 @@ async def run(
         )
     except OSError as failed:
         return _not_run(command, failed)
+    output = bytearray()
+    assert process.stdout is not None
     try:
         async with asyncio.timeout(timeout_seconds):
-            output, _ = await process.communicate()
+            while data := await process.stdout.read(_READ):
+                output += data[: max(0, MOST_OUTPUT - len(output))]
+            await process.wait()
     except TimeoutError:
         raise RuntimeFailure(
             "DeadlineExceeded", f"command {list(command)!r} timed out after {timeout_seconds:g} s"
@@ -45,7 +51,7 @@ async def run(
     finally:
         _kill_group(process.pid)
         await process.wait()
-    return ExecResult(_code(process.returncode), output)
+    return ExecResult(_code(process.returncode), bytes(output))
 
 
 async def open_stream(

@@ -35,6 +35,9 @@ LONGEST_PIECE = 16 * 1024
 BELL_PAUSE = 0.02
 
 
+reaped: "dict[int, int]" = {}
+
+
 def main() -> None:
     folder = sys.argv[1]
     with open(0, "rb", closefd=False) as stdin:
@@ -138,7 +141,7 @@ def watch(pid: int, out: int, err: int, woken: int, log: "Log", bell: int) -> in
             break
     # The process is not reaped yet, so its group's number cannot have become another's.
     kill_group(pid)
-    status = os.waitpid(pid, 0)[1]
+    status = reaped[pid] if pid in reaped else os.waitpid(pid, 0)[1]
     for fd, name in names.items():
         while copy(fd, name, log):
             pass
@@ -147,7 +150,13 @@ def watch(pid: int, out: int, err: int, woken: int, log: "Log", bell: int) -> in
 
 
 def has_ended(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    if hasattr(os, "waitid"):
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    # Without it (macOS, before Python 3.13) the process is reaped here; its status is kept.
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if ended:
+        reaped[pid] = status
+    return ended != 0
 
 
 def kill_group(pid: int) -> None:

@@ -55,7 +55,17 @@ def _build(name: str) -> None:
     if _is_current(name):  # another process was faster
         return
     print(f"building {image}", file=sys.stderr)
+    before = _image_id(image)
     make(image, f"LABEL {LABEL}={_fingerprint(name)}")
+    if before and before != _image_id(image):  # the one it replaces has no name any more
+        subprocess.run(["docker", "rmi", before], capture_output=True)
+
+
+def _image_id(image: str) -> str:
+    shown = subprocess.run(
+        ["docker", "image", "inspect", "-f", "{{.Id}}", image], capture_output=True, text=True
+    )
+    return shown.stdout.strip()
 
 
 def _is_current(name: str) -> bool:

@@ -216,6 +216,35 @@ async def test_work_goes_on_when_the_engine_comes_back(
 
 
 @pytest.mark.docker
+async def test_an_engine_over_tcp_publishes_ports(tmp_path: Path) -> None:
+    """Nothing says that its containers' addresses are reachable from here."""
+    sdk = DockerSDK()
+    engine = await sdk.endpoint()
+    sdk.close()
+    if not engine.socket:
+        pytest.skip("the engine is not at a unix socket")
+    wire = Wire(tmp_path / "unused.sock", engine.socket)
+    server = await asyncio.start_server(wire._carry, "127.0.0.1", 0)
+    async with server, kept_house("docker", tmp_path) as house:
+        port = server.sockets[0].getsockname()[1]
+        runtime = await house.open(endpoint=Endpoint(host="127.0.0.1", port=port))
+        plan = pod_of(_httpd())
+        state = await runtime.prepare(plan)
+        await runtime.start_container(plan, "user")
+        assert runtime.address(state, 8080)[0] == "127.0.0.1"
+        assert await get(runtime, plan) == "Hello World!\n"
+        assert await runtime.host_address() == "host-gateway"
+        stream = await runtime.exec_stream(
+            plan.id, "user", ["/httpd", "crash", "4"], stdin=False, tty=False
+        )
+        assert [piece async for piece in stream] == [("stderr", b"crashing as asked\n")]
+        assert await stream.wait() == 4
+        await stream.close()
+        await runtime.close()
+        await wire.cut()
+
+
+@pytest.mark.docker
 async def test_nothing_that_happens_meanwhile_is_missed(
     cuttable: tuple[House, Runtime, Wire],
 ) -> None:
