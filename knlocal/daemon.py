@@ -49,6 +49,7 @@ from knlocal.serving.feature import Serving
 from knlocal.serving.hosts import Ports
 from knlocal.sources import Sources
 from knlocal.store.store import Store
+from knlocal.store.watch import WatchEvent
 from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podplan import InCluster, PodNetwork
@@ -129,6 +130,14 @@ class Daemon:
             calm = 0 if self.busy else calm + 1
             await asyncio.sleep(0.001 if calm == 0 else 0)
 
+    def store_as_events(self) -> list[WatchEvent]:
+        """What there is, as if it had just been made: for those who begin to follow."""
+        return [
+            WatchEvent("ADDED", obj, None, self.store.version)
+            for group_kind in list(self.store.kinds_in_use())
+            for obj in self.store.list(group_kind)
+        ]
+
     @property
     def busy(self) -> bool:
         return self.manager.busy or self.kubelet.busy
@@ -150,7 +159,7 @@ class Daemon:
         else:
             self.runtime, why = await choose(
                 self.settings.project.runtime,
-                project=self.project_id,
+                project=project_id(self.settings),
                 # What runs, runs in real time, whatever a test does to the clock.
                 clock=SystemClock(),
                 state_dir=self.home.folder,
@@ -237,8 +246,9 @@ class Daemon:
     async def _open_api(self) -> None:
         """The Kubernetes API, and the kubeconfig that leads to it."""
         wanted = self.settings.api
+        self.pod_looks = PodLooks(self.runtime, self.kubelet)
         self.api = ApiServer(
-            self.store, self.home.secrets, pods=PodLooks(self.runtime, self.kubelet),
+            self.store, self.home.secrets, pods=self.pod_looks,
             extra_names=[self.host_address],
         )  # fmt: skip
         self._down.push_async_callback(self.api.close)
@@ -310,12 +320,6 @@ class Daemon:
     def on_docker(self) -> bool:
         return self.runtime.name == "docker"
 
-    @property
-    def project_id(self) -> str:
-        """Tells projects apart that share an engine and a name: containers are labelled with it."""
-        place = hashlib.sha256(str(self.settings.root.resolve()).encode()).hexdigest()
-        return f"{self.settings.project.name}-{place[:8]}"
-
     def _cluster_names(self, _namespace: str) -> Mapping[str, str]:
         """What a pod finds in /etc/hosts: every cluster-local name leads to the gateway."""
         return dict.fromkeys(self.routes.hosts("internal"), self.host_address)
@@ -344,3 +348,27 @@ def _bindable(address: str) -> str:
     except OSError:
         return "127.0.0.1"
     return address
+
+
+def project_id(settings: Settings) -> str:
+    """Tells projects apart that share an engine and a name: containers are labelled with it."""
+    place = hashlib.sha256(str(settings.root.resolve()).encode()).hexdigest()
+    return f"{settings.project.name}-{place[:8]}"
+
+
+async def remove_left_over(settings: Settings) -> int:
+    """Remove what a daemon that was killed has left running. Returns how many pods that were."""
+    home = Home(settings.state_dir)
+    with home.hold():
+        runtime, _ = await choose(
+            settings.project.runtime,
+            project=project_id(settings),
+            clock=SystemClock(),
+            state_dir=home.folder,
+        )
+        try:
+            found = await runtime.pods()
+            await asyncio.gather(*(runtime.remove(pod.id, GRACE) for pod in found))
+        finally:
+            await runtime.close()
+    return len(found)

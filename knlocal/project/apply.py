@@ -154,7 +154,8 @@ async def apply_project(
     target = StoreTarget(store, user)
     before = _inventory(store)
     outcome = await apply(manifests, target, namespace=namespace)
-    outcome.warnings = target.warnings
+    # Knative's reminder about each unset securityContext would drown everything else.
+    outcome.warnings = [w for w in target.warnings if "default value is insecure" not in w]
     wanted = {_wanted_key(manifest, store.registry, namespace) for manifest in manifests}
     now = {key_of(change.obj): _uid(change.obj) for change in outcome.changes}
     for key, uid in sorted(before.items(), key=lambda item: _prune_order(item[0])):

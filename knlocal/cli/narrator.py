@@ -1,0 +1,210 @@
+"""Turns changes of objects into the sentences that a person at the terminal wants to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from knlocal.resources.base import GroupKind, Obj, group_kind_of, labels_of
+from knlocal.store.watch import WatchEvent
+
+SERVING = "serving.knative.dev"
+SERVICE = GroupKind(SERVING, "Service")
+REVISION = GroupKind(SERVING, "Revision")
+POD_AUTOSCALER = GroupKind("autoscaling.internal.knative.dev", "PodAutoscaler")
+POD = GroupKind("", "Pod")
+
+#: Other kinds whose readiness is worth a line.
+_TOLD_GROUPS = (
+    "eventing.knative.dev", "messaging.knative.dev", "flows.knative.dev", "sources.knative.dev",
+    "sinks.knative.dev", "tekton.dev",
+)  # fmt: skip
+
+Mood = Literal["good", "plain", "bad"]
+
+
+class Line(NamedTuple):
+    """One sentence about one thing."""
+
+    about: str
+    text: str
+    mood: Mood = "plain"
+
+
+@dataclass(slots=True)
+class _Service:
+    ready: str = "Unknown"
+    said: str = ""
+    latest: str = ""
+    serving: str = ""
+    pods: int | None = None
+
+
+@dataclass(slots=True)
+class Narrator:
+    """Fed with every change, in order; says only what is new to a reader."""
+
+    _services: dict[str, _Service] = field(default_factory=dict)
+    _revisions: dict[str, str] = field(default_factory=dict)
+    _others: dict[str, str] = field(default_factory=dict)
+    _restarts: dict[str, int] = field(default_factory=dict)
+
+    def feed(self, event: WatchEvent) -> Iterator[Line]:
+        kind = group_kind_of(event.obj)
+        if kind == SERVICE:
+            yield from self._service(event)
+        elif kind == REVISION:
+            yield from self._revision(event)
+        elif kind == POD_AUTOSCALER:
+            yield from self._scale(event.obj)
+        elif kind == POD:
+            yield from self._pod(event)
+        elif kind.group in _TOLD_GROUPS and not event.obj["metadata"].get("ownerReferences"):
+            yield from self._other(event)
+
+    # -- services -----------------------------------------------------------------------------
+
+    def _service(self, event: WatchEvent) -> Iterator[Line]:
+        obj = event.obj
+        name = obj["metadata"]["name"]
+        if event.type == "DELETED":
+            self._services.pop(_place(obj), None)
+            yield Line(name, "deleted")
+            return
+        known = self._services.setdefault(_place(obj), _Service())
+        status = obj.get("status") or {}
+        ready, why = readiness(obj)
+        if ready == "True" and known.ready != "True":
+            yield Line(name, f"ready at {status.get('url', '')}", "good")
+        elif ready == "False" and (known.ready != "False" or why != known.said):
+            latest, serving = (
+                status.get("latestCreatedRevisionName"),
+                status.get("latestReadyRevisionName"),
+            )
+            keeps = f" ({serving} keeps serving)" if serving and serving != latest else ""
+            yield Line(name, f"not ready: {why}{keeps}", "bad")
+        known.ready, known.said = ready, why
+        serving = _most_traffic(status)
+        if serving and serving != known.serving:
+            if known.serving:
+                yield Line(name, f"{serving} takes over from {known.serving}", "good")
+            known.serving = serving
+
+    def _revision(self, event: WatchEvent) -> Iterator[Line]:
+        obj = event.obj
+        place, name = _place(obj), obj["metadata"]["name"]
+        service = labels_of(obj).get(f"{SERVING}/service", name)
+        if event.type == "DELETED":
+            self._revisions.pop(place, None)
+            return
+        if event.type == "ADDED" and self._known_service(obj, service).serving:
+            yield Line(service, f"new revision {name}")
+        self._revisions[place] = readiness(obj)[0]
+
+    def _known_service(self, child: Obj, service: str) -> _Service:
+        place = f"{child['metadata'].get('namespace')}/{service}"
+        return self._services.setdefault(place, _Service())
+
+    def _scale(self, obj: Obj) -> Iterator[Line]:
+        """Pods of the revision that serves; of others it is nobody's business."""
+        service = labels_of(obj).get(f"{SERVING}/service")
+        actual = (obj.get("status") or {}).get("actualScale")
+        if not service or actual is None:
+            return
+        known = self._known_service(obj, service)
+        if obj["metadata"]["name"] != known.serving:
+            return
+        before, known.pods = known.pods, int(actual)
+        if before is None or before == known.pods:
+            return
+        if known.pods == 0:
+            yield Line(service, "idle: scaled to zero")
+        elif before == 0:
+            yield Line(service, f"awake: {_count(known.pods, 'pod')}")
+        else:
+            yield Line(service, f"{_count(known.pods, 'pod')} (was {before})")
+
+    def _pod(self, event: WatchEvent) -> Iterator[Line]:
+        """Containers that ended when they should not have."""
+        obj = event.obj
+        uid = obj["metadata"]["uid"]
+        if event.type == "DELETED":
+            for key in [key for key in self._restarts if key.startswith(uid)]:
+                del self._restarts[key]
+            return
+        about = labels_of(obj).get(f"{SERVING}/service") or obj["metadata"]["name"]
+        if obj["metadata"].get("deletionTimestamp"):
+            return
+        for status in (obj.get("status") or {}).get("containerStatuses") or ():
+            key, count = f"{uid}/{status['name']}", int(status.get("restartCount") or 0)
+            if count > self._restarts.get(key, 0):
+                ended = (status.get("lastState") or {}).get("terminated") or {}
+                code = ended.get("exitCode", "?")
+                reason = "ran out of memory" if ended.get("reason") == "OOMKilled" else "ended"
+                yield Line(
+                    about,
+                    f"{status['name']} {reason} with exit code {code}; restart {count}",
+                    "bad",
+                )
+            self._restarts[key] = count
+
+    # -- everything else ----------------------------------------------------------------------
+
+    def _other(self, event: WatchEvent) -> Iterator[Line]:
+        obj = event.obj
+        about = f"{obj['kind'].lower()} {obj['metadata']['name']}"
+        place = f"{obj['kind']} {_place(obj)}"
+        if event.type == "DELETED":
+            if self._others.pop(place, None) is not None:
+                yield Line(about, "deleted")
+            return
+        ready, why = readiness(obj)
+        said = ready if ready != "False" else f"False {why}"
+        if self._others.get(place) == said:
+            return
+        self._others[place] = said
+        if ready == "True":
+            yield Line(about, "ready", "good")
+        elif ready == "False":
+            yield Line(about, f"not ready: {why}", "bad")
+
+
+def readiness(obj: Obj) -> tuple[str, str]:
+    """The status of the Ready (or Succeeded) condition, and its reason for people. A condition
+    about an older generation counts as Unknown."""
+    status = obj.get("status") or {}
+    if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
+        return "Unknown", ""
+    for condition in status.get("conditions") or ():
+        if condition["type"] in ("Ready", "Succeeded"):
+            why = condition.get("message") or condition.get("reason") or ""
+            return str(condition["status"]), str(why)
+    return "Unknown", ""
+
+
+def _most_traffic(status: Obj) -> str:
+    targets = status.get("traffic") or ()
+    most: Obj = max(targets, key=lambda target: target.get("percent") or 0, default={})
+    return str(most.get("revisionName") or "")
+
+
+def _place(obj: Obj) -> str:
+    return f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def service_rows(services: list[Obj], namespace: str) -> list[tuple[str, ...]]:
+    """The table of services that `up` prints."""
+    rows: list[tuple[str, ...]] = [("SERVICE", "URL", "READY", "REVISION")]
+    for obj in services:
+        ready, why = readiness(obj)
+        status, metadata = obj.get("status") or {}, obj["metadata"]
+        place = metadata.get("namespace")
+        name = metadata["name"] if place == namespace else f"{metadata['name']} ({place})"
+        word = {"True": "yes", "False": f"no: {why}"}.get(ready, "starting")
+        rows.append((name, status.get("url", ""), word, status.get("latestReadyRevisionName", "")))
+    return rows

@@ -1,0 +1,194 @@
+"""What `up` shows: news, builds, containers' output, and the table of services.
+
+On a terminal with colour; plain lines when piped; to the starting command when in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from knlocal import __version__
+from knlocal.cli.narrator import SERVICE, Line, Mood, Narrator, readiness, service_rows
+from knlocal.cli.output import aligned
+from knlocal.project.door import Told
+
+if TYPE_CHECKING:
+    from knlocal.daemon import Daemon
+    from knlocal.project.settings import Settings
+    from knlocal.resources.base import Obj
+    from knlocal.store.watch import WatchEvent
+
+_STYLE: dict[Mood, str | None] = {"good": "green", "plain": None, "bad": "red"}
+_COLOURS = ("cyan", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta")
+
+
+class Screen:
+    """Everything that the daemon tells a person."""
+
+    def __init__(self, namespace: str, *, with_logs: bool) -> None:
+        self._namespace = namespace
+        self._with_logs = with_logs
+        self._narrator = Narrator()
+        self._report: IO[str] | None = None
+        self._colour = sys.stdout.isatty()
+        self._width = 10
+        self._colours: dict[str, str] = {}
+        self._unsubscribe: Callable[[], object] = lambda: None
+        self._logs: dict[tuple[str, str, int], asyncio.Task[None]] = {}
+        self._daemon: Daemon | None = None
+
+    def report_to(self, descriptor: int) -> None:
+        """Tell another process (the command that started us in the background)."""
+        self._report = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
+
+    def close(self) -> None:
+        self._unsubscribe()
+        for task in self._logs.values():
+            task.cancel()
+        self._logs.clear()
+        self._end_report()
+
+    # -- what is told -------------------------------------------------------------------------
+
+    def told(self) -> Told:
+        """Where the project's door reports to."""
+        return Told(
+            build=lambda name, line: self.line(Line(name, line)),
+            note=lambda name, text: self.line(Line(name or "note", text)),
+            problem=self._problem,
+        )
+
+    def _problem(self, name: str, text: str) -> None:
+        first, *rest = text.splitlines() or [""]
+        self.line(Line(name or "problem", first, "bad"))
+        for line in rest:
+            self.line(Line("", line, "bad"))
+
+    def header(self, settings: Settings) -> None:
+        self.print(click.style(f"knlocal {__version__}: {settings.project.name}", bold=True))
+
+    def line(self, line: Line) -> None:
+        """`12:01:03  hello  ready at http://…`"""
+        self._width = max(self._width, min(len(line.about), 24))
+        moment = datetime.now().strftime("%H:%M:%S") if line.about else " " * 8
+        about, text = line.about.ljust(self._width), line.text
+        colour = _STYLE[line.mood]
+        if self._colour:
+            moment = click.style(moment, dim=True)
+            about = click.style(about, fg=self._colour_of(line.about))
+            text = click.style(text, fg=colour) if colour else text
+        self.print(f"{moment}  {about}  {text}")
+
+    def _colour_of(self, about: str) -> str:
+        return self._colours.setdefault(about, _COLOURS[len(self._colours) % len(_COLOURS)])
+
+    def print(self, text: str = "") -> None:
+        if self._report is not None:
+            try:
+                self._report.write(click.unstyle(text) + "\n")
+            except BrokenPipeError:
+                self._report = None
+        else:
+            click.echo(text, color=self._colour)
+
+    # -- a running daemon ---------------------------------------------------------------------
+
+    def follow(self, daemon: Daemon) -> None:
+        """Tell how things are, and from now on what changes."""
+        self._daemon = daemon
+        for text in daemon.notes:
+            self.line(Line("note", text))
+        self._unsubscribe = daemon.store.subscribe(self._changed)
+        for event in daemon.store_as_events():
+            self._changed(event)
+
+    def _changed(self, event: WatchEvent) -> None:
+        for line in self._narrator.feed(event):
+            self.line(line)
+        if self._with_logs and event.obj["kind"] == "Pod":
+            self._follow_logs(event.obj)
+
+    def services(self, daemon: Daemon) -> list[Obj]:
+        return daemon.store.list(SERVICE)
+
+    def all_known(self, daemon: Daemon) -> bool:
+        """Whether each service is ready or has failed."""
+        return all(readiness(obj)[0] != "Unknown" for obj in self.services(daemon))
+
+    def table(self, daemon: Daemon) -> None:
+        rows = service_rows(self.services(daemon), self._namespace)
+        self.print()
+        if len(rows) > 1:
+            for line in aligned(rows, colour=self._colour and self._report is None):
+                self.print(f"  {line}")
+        else:
+            self.print("  no services yet; `knlocal apply -f FILE` adds some")
+        self.print()
+        self.print('  kubectl and kn: eval "$(knlocal env)"')
+        if self._report is None:
+            self.print("  Ctrl-C stops everything")
+        self.print()
+        if self._report is not None:
+            self._report.write("\x04\n")
+            self._end_report()
+
+    def _end_report(self) -> None:
+        if self._report is not None:
+            report, self._report = self._report, None
+            try:
+                report.close()
+            except OSError:
+                pass
+            # From here on nobody reads us: news go to the log.
+
+    def goodbye(self) -> None:
+        self._unsubscribe()
+        self._unsubscribe = lambda: None
+        for task in self._logs.values():
+            task.cancel()
+        self.print()
+        self.line(Line("stopping", "removing containers"))
+
+    # -- containers' output -------------------------------------------------------------------
+
+    def _follow_logs(self, pod: Obj) -> None:
+        metadata = pod["metadata"]
+        for status in (pod.get("status") or {}).get("containerStatuses") or ():
+            key = (metadata["uid"], status["name"], int(status.get("restartCount") or 0))
+            state = status.get("state") or {}
+            if status["name"] == "queue-proxy" or key in self._logs:
+                continue
+            if "running" in state or "terminated" in state:
+                about = metadata.get("labels", {}).get("serving.knative.dev/service")
+                task = asyncio.create_task(
+                    self._read(pod, status["name"], about or metadata["name"]), name="logs"
+                )
+                self._logs[key] = task
+
+    async def _read(self, pod: Obj, container: str, about: str) -> None:
+        from knlocal.resources.status import StatusError
+
+        assert self._daemon is not None
+        try:
+            async for chunk in self._daemon.pod_looks.logs(
+                pod, container, follow=True, tail=None, since=None, timestamps=False,
+                previous=False,
+            ):  # fmt: skip
+                for line in chunk.decode("utf-8", "replace").splitlines():
+                    self._output(about, line)
+        except StatusError:
+            return
+
+    def _output(self, about: str, text: str) -> None:
+        label = about.ljust(self._width)
+        if self._colour:
+            label = click.style(label, fg=self._colour_of(about))
+            text = click.style(text, dim=True)
+        self.print(f"          {label}  | {text}")
