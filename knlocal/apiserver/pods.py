@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from aiohttp import web
 
+from knlocal.apiserver import negotiation
+from knlocal.apiserver.containers import choose_container, log_options, running_container
 from knlocal.apiserver.requests import ApiRequest
-from knlocal.resources.base import Obj
-from knlocal.resources.status import Unavailable
-from knlocal.runtime.api import ExecStream
-from knlocal.store.store import Store
+from knlocal.apiserver.streams import channels as ch
+from knlocal.apiserver.streams.port_forward import forward
+from knlocal.apiserver.writing import delete_wishes
+from knlocal.resources.base import GroupKind, Obj
+from knlocal.resources.labels import from_label_selector
+from knlocal.resources.status import (
+    BadRequest,
+    MethodNotAllowed,
+    StatusError,
+    TooManyRequests,
+    Unavailable,
+)
+from knlocal.runtime.api import ExecStream, PodId, Runtime, RuntimeFailure
+from knlocal.store.store import POD, Store
+
+CONNECT_SECONDS = 10.0
+#: Knative's sidecar is the gateway here: it never runs and never says anything.
+QUEUE_PROXY = "queue-proxy"
+_BUDGET = GroupKind("policy", "PodDisruptionBudget")
 
 
 class PodAccess(Protocol):
@@ -43,28 +62,348 @@ class PodAccess(Protocol):
         """Per container: cores in use, bytes in use."""
 
 
-class NoPods:
-    """Stands in where nothing runs pods."""
+def pod_id(pod: Obj) -> PodId:
+    metadata = pod["metadata"]
+    return PodId(metadata.get("namespace") or "", metadata["name"], metadata["uid"])
 
-    def logs(self, pod: Obj, container: str, **_: object) -> AsyncIterator[bytes]:
-        raise Unavailable("no runtime is connected: pods cannot be looked into")
+
+class RuntimePods:
+    """`PodAccess` through the runtime."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def logs(
+        self,
+        pod: Obj,
+        container: str,
+        *,
+        follow: bool,
+        tail: int | None,
+        since: datetime | None,
+        timestamps: bool,
+        previous: bool,
+    ) -> AsyncIterator[bytes]:
+        return self._runtime.logs(
+            pod_id(pod), container, follow=follow, tail=tail, since=since,
+            timestamps=timestamps, previous=previous,
+        )  # fmt: skip
 
     async def exec(
         self, pod: Obj, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> ExecStream:
-        raise Unavailable("no runtime is connected: pods cannot be looked into")
+        return await self._runtime.exec_stream(
+            pod_id(pod), container, command, stdin=stdin, tty=tty
+        )
 
     async def address(self, pod: Obj, port: int) -> tuple[str, int]:
-        raise Unavailable("no runtime is connected: pods cannot be looked into")
+        state = await self._runtime.inspect(pod_id(pod))
+        if state is None:
+            raise RuntimeFailure("NotFound", f"pod {pod['metadata']['name']} is not running")
+        return self._runtime.address(state, port)
+
+    async def stats(self, pod: Obj) -> Mapping[str, tuple[float, int]]:
+        return await self._runtime.stats(pod_id(pod))
+
+
+class NoPods:
+    """`PodAccess` where nothing runs pods."""
+
+    _WHY = "no runtime is connected: pods cannot be looked into"
+
+    def logs(
+        self,
+        pod: Obj,
+        container: str,
+        *,
+        follow: bool,
+        tail: int | None,
+        since: datetime | None,
+        timestamps: bool,
+        previous: bool,
+    ) -> AsyncIterator[bytes]:
+        raise Unavailable(self._WHY)
+
+    async def exec(
+        self, pod: Obj, container: str, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> ExecStream:
+        raise Unavailable(self._WHY)
+
+    async def address(self, pod: Obj, port: int) -> tuple[str, int]:
+        raise Unavailable(self._WHY)
 
     async def stats(self, pod: Obj) -> Mapping[str, tuple[float, int]]:
         return {}
 
 
 class PodStreams:
+    """The subresources of pods that lead inside."""
+
     def __init__(self, store: Store, access: PodAccess) -> None:
         self._store = store
         self._access = access
 
     def handlers(self) -> dict[str, Callable[[ApiRequest], Awaitable[web.StreamResponse]]]:
-        return {}
+        return {
+            "log": self.log,
+            "exec": self.exec,
+            "attach": self.attach,
+            "portforward": self.port_forward,
+            "eviction": self.evict,
+        }
+
+    def _pod(self, request: ApiRequest) -> Obj:
+        return self._store.get(POD, request.target.namespace, request.target.name)
+
+    # -- log ----------------------------------------------------------------------------------
+
+    async def log(self, request: ApiRequest) -> web.StreamResponse:
+        if request.http.method != "GET":
+            raise MethodNotAllowed(
+                "the server does not allow this method on the requested resource"
+            )
+        pod = self._pod(request)
+        wishes = log_options(request, self._store.clock.now())
+        container = choose_container(pod, request.query.text("container"))
+        if container == QUEUE_PROXY or not (pod.get("spec") or {}).get("nodeName"):
+            return web.Response(text="")
+        running_container(pod, container, previous=wishes.previous)
+        chunks = self._access.logs(
+            pod, container, follow=wishes.follow, tail=wishes.tail, since=wishes.since,
+            timestamps=wishes.timestamps, previous=wishes.previous,
+        )  # fmt: skip
+        return await self._stream_log(request, chunks, wishes.limit)
+
+    async def _stream_log(
+        self, request: ApiRequest, chunks: AsyncIterator[bytes], limit: int | None
+    ) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.headers["Content-Type"] = "text/plain"
+        response.headers["Cache-Control"] = "no-cache, private"
+        response.enable_chunked_encoding()
+        try:
+            # The first chunk is fetched before the answer begins: an error can still be a Status.
+            first = await _first(chunks) if not request.query.flag("follow") else b""
+        except RuntimeFailure as error:
+            raise BadRequest(error.message) from None
+        await response.prepare(request.http)
+        left = limit
+        try:
+            async for chunk in _with_first(first, chunks):
+                data = chunk if left is None else chunk[:left]
+                await response.write(data)
+                if left is not None:
+                    left -= len(data)
+                    if left <= 0:
+                        break
+        except RuntimeFailure as error:
+            await response.write(f"{error.message}\n".encode())
+        await response.write_eof()
+        return response
+
+    # -- exec and attach ----------------------------------------------------------------------
+
+    async def exec(self, request: ApiRequest) -> web.StreamResponse:
+        query = request.query
+        pod = self._pod(request)
+        container = choose_container(pod, query.text("container"))
+        command = query.all("command")
+        if not command:
+            raise BadRequest("you must specify at least 1 command for the container")
+        _check_streams(request)
+        phase = (pod.get("status") or {}).get("phase")
+        if phase in ("Succeeded", "Failed"):
+            raise BadRequest(
+                f"cannot exec into a container in a completed pod; current phase is {phase}"
+            )
+        running_container(pod, container, previous=False)
+        stdin, tty = query.flag("stdin"), query.flag("tty")
+        try:
+            process = await self._access.exec(pod, container, command, stdin=stdin, tty=tty)
+        except RuntimeFailure as error:
+            return await self._refuse(request, error)
+        try:
+            client = await self._open(request)
+            return await _Session(client, process, tty=tty).run()
+        finally:
+            await process.close()
+
+    async def _open(self, request: ApiRequest) -> ch.Channels:
+        query = request.query
+        tty = query.flag("tty")
+        wanted = {
+            channel
+            for name, channel in (("stdin", ch.STDIN), ("stdout", ch.STDOUT), ("stderr", ch.STDERR))
+            if query.flag(name) and not (tty and name == "stderr")
+        }
+        return await ch.open_channels(request.http, wanted, tty=tty, clock=self._store.clock)
+
+    async def _refuse(self, request: ApiRequest, error: RuntimeFailure) -> web.StreamResponse:
+        """The command could not be started: clients expect to hear it on the error channel."""
+        client = await self._open(request)
+        message = f"error executing command in container: {error.message}"
+        await client.send(ch.ERROR, ch.failure_status(message))
+        await client.close()
+        return client.response
+
+    async def attach(self, request: ApiRequest) -> web.StreamResponse:
+        """Shows what the container prints from now on; its stdin is not reachable here."""
+        pod = self._pod(request)
+        container = choose_container(pod, request.query.text("container"))
+        _check_streams(request)
+        running_container(pod, container, previous=False)
+        chunks = self._access.logs(
+            pod, container, follow=True, tail=None, since=self._store.clock.now(),
+            timestamps=False, previous=False,
+        )  # fmt: skip
+        client = await self._open(request)
+        printing = asyncio.create_task(_print(client, chunks))
+        leaving = asyncio.create_task(_wait_for_end(client))
+        try:
+            await asyncio.wait({printing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if printing.done():
+                await client.send(ch.ERROR, ch.exit_status(0))
+        except ConnectionError:
+            pass
+        finally:
+            printing.cancel()
+            leaving.cancel()
+            await client.close()
+        return client.response
+
+    # -- port-forward -------------------------------------------------------------------------
+
+    async def port_forward(self, request: ApiRequest) -> web.StreamResponse:
+        pod = self._pod(request)
+        phase = (pod.get("status") or {}).get("phase")
+        if phase != "Running":
+            raise BadRequest(
+                f"unable to forward port because pod is not running. Current status={phase}"
+            )
+        ports = []
+        for text in ",".join(request.query.all("ports")).split(","):
+            if text:
+                if not text.isdigit() or not 0 < int(text) < 65536:
+                    raise BadRequest(f'unable to parse "{text}" as a port: must be 1 to 65535')
+                ports.append(int(text))
+
+        async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            host, number = await self._access.address(pod, port)
+            async with self._store.clock.timeout(CONNECT_SECONDS):
+                return await asyncio.open_connection(host, number)
+
+        return await forward(request.http, ports, connect)
+
+    # -- eviction -----------------------------------------------------------------------------
+
+    async def evict(self, request: ApiRequest) -> web.StreamResponse:
+        if request.http.method != "POST":
+            raise MethodNotAllowed(
+                "the server does not allow this method on the requested resource"
+            )
+        body = await negotiation.read_body(request.http)
+        media = negotiation.content_type(request.http.headers)
+        eviction, _ = negotiation.decode_body(body, media, "*v1.Eviction")
+        pod = self._pod(request)
+        self._check_budgets(pod)
+        wishes = delete_wishes(request, eviction.get("deleteOptions") or {})
+        self._store.delete(
+            POD, request.target.namespace, request.target.name, propagation=wishes["propagation"],
+            grace_seconds=wishes["grace"], uid=wishes["uid"],
+            resource_version=wishes["version"], options=wishes["options"],
+        )  # fmt: skip
+        await self._store.durable()
+        status = {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+        }  # fmt: skip
+        return negotiation.answer(status, status=201)
+
+    def _check_budgets(self, pod: Obj) -> None:
+        metadata = pod["metadata"]
+        for budget in self._store.list(_BUDGET, metadata.get("namespace")):
+            selector = from_label_selector((budget.get("spec") or {}).get("selector"))
+            status = budget.get("status") or {}
+            if selector.matches(metadata.get("labels")) and status.get("disruptionsAllowed") == 0:
+                raise TooManyRequests(
+                    "Cannot evict pod as it would violate the pod's disruption budget.",
+                    causes=[{
+                        "reason": "DisruptionBudget",
+                        "message": f"The disruption budget {budget['metadata']['name']} does not "
+                        "allow evicting pods currently",
+                    }],
+                )  # fmt: skip
+
+
+class _Session:
+    """Carries one command's input, output and end between runtime and client."""
+
+    def __init__(self, client: ch.Channels, process: ExecStream, *, tty: bool) -> None:
+        self._client = client
+        self._process = process
+        self._tty = tty
+
+    async def run(self) -> web.StreamResponse:
+        client = self._client
+        reading = asyncio.create_task(self._read())
+        writing = asyncio.create_task(self._write())
+        try:
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and writing.exception() is None:
+                await client.send(ch.ERROR, self._end(writing.result()))
+        except (ConnectionError, StatusError):
+            pass  # the client is gone; the command goes with the stream
+        finally:
+            for task in (reading, writing):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+            with contextlib.suppress(ConnectionError):
+                await client.close()
+        return client.response
+
+    def _end(self, code: int) -> bytes:
+        if self._client.status_errors:
+            return ch.exit_status(code)
+        return b"" if code == 0 else f"command terminated with exit code {code}".encode()
+
+    async def _write(self) -> int:
+        async for name, data in self._process:
+            channel = ch.STDERR if name == "stderr" and not self._tty else ch.STDOUT
+            await self._client.send(channel, data)
+        return await self._process.wait()
+
+    async def _read(self) -> None:
+        async for channel, data in self._client.incoming():
+            if channel == ch.STDIN:
+                await self._process.write(data)
+            elif channel == ch.RESIZE and (size := ch.terminal_size(data)):
+                await self._process.resize(*size)
+
+
+def _check_streams(request: ApiRequest) -> None:
+    if not any(request.query.flag(name) for name in ("stdin", "stdout", "stderr")):
+        raise BadRequest("you must specify at least 1 of stdin, stdout, stderr")
+
+
+async def _print(client: ch.Channels, chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        await client.send(ch.STDOUT, chunk)
+
+
+async def _wait_for_end(client: ch.Channels) -> None:
+    async for _ in client.incoming():
+        pass
+
+
+async def _first(chunks: AsyncIterator[bytes]) -> bytes:
+    try:
+        return await anext(chunks)
+    except StopAsyncIteration:
+        return b""
+
+
+async def _with_first(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for chunk in rest:
+        yield chunk

@@ -104,8 +104,8 @@ class ApiWriteOptions(WriteOptions):
     manager: str = ""
     #: The API version in which the manager named its fields.
     api_version: str = ""
-    #: managedFields already worked out (server-side apply).
-    applied: bool = False
+    #: managedFields are already worked out.
+    tracked: bool = False
 
 
 @dataclass(slots=True)

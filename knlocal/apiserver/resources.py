@@ -11,6 +11,7 @@ from knlocal.apiserver.auth import Tokens, User
 from knlocal.apiserver.fields.apply import ServerSideApply
 from knlocal.apiserver.fields.managed import tracking_hook
 from knlocal.apiserver.listing import Reader
+from knlocal.apiserver.metrics import Metrics
 from knlocal.apiserver.pods import PodAccess, PodStreams
 from knlocal.apiserver.rbac import Attributes, Authorizer
 from knlocal.apiserver.requests import ApiRequest, Query, Target, parse_path
@@ -40,7 +41,8 @@ class ResourceRoutes:
         self._others = KindRegistry([EVENTS_V1])
         self._collections: dict[Kind, Handler] = {}
         reviews = Reviews(store, authorizer, tokens)
-        for kind, handler in reviews.handlers():
+        metrics = Metrics(store, pods)
+        for kind, handler in (*reviews.handlers(), *metrics.handlers()):
             self._others.add(kind)
             self._collections[kind] = handler
         streams = PodStreams(store, pods)
@@ -69,6 +71,8 @@ class ResourceRoutes:
         if target.subresource and target.subresource != "status":
             return await self._subresource(call)
         if kind in self._collections:
+            if call.verb not in kind.verbs:
+                raise _not_allowed()
             return await self._collections[kind](call)
         return await self._verb(call)
 
@@ -95,9 +99,7 @@ class ResourceRoutes:
         verb, target = call.verb, call.target
         named = bool(target.name)
         if verb not in call.kind.verbs or not self._fits(verb, target, call.kind):
-            raise MethodNotAllowed(
-                "the server does not allow this method on the requested resource"
-            )
+            raise _not_allowed()
         match verb:
             case "watch":
                 return await self._reader.watch(call)
@@ -130,9 +132,7 @@ class ResourceRoutes:
     async def _finalize(self, call: ApiRequest) -> web.StreamResponse:
         """`PUT /api/v1/namespaces/<name>/finalize`: the spec's finalizers are replaced."""
         if call.http.method != "PUT":
-            raise MethodNotAllowed(
-                "the server does not allow this method on the requested resource"
-            )
+            raise _not_allowed()
         body = await negotiation.read_body(call.http)
         media = negotiation.content_type(call.http.headers)
         sent, _ = negotiation.decode_body(body, media, "*v1.Namespace")
@@ -144,3 +144,7 @@ class ResourceRoutes:
         )  # fmt: skip
         await self._store.durable()
         return self._reader.show(call, stored)
+
+
+def _not_allowed() -> MethodNotAllowed:
+    return MethodNotAllowed("the server does not allow this method on the requested resource")

@@ -14,6 +14,7 @@ from aiohttp import web
 from knlocal.apiserver import negotiation
 from knlocal.apiserver.auth import ADMIN_USER, Tokens, User, authenticate, check_host, impersonate
 from knlocal.apiserver.certificates import load_authority, server_context
+from knlocal.apiserver.custom_resources import CustomResources
 from knlocal.apiserver.documents import Documents
 from knlocal.apiserver.kubeconfig import kubeconfig
 from knlocal.apiserver.pods import NoPods, PodAccess
@@ -50,6 +51,7 @@ class ApiServer:
         self.tokens = Tokens(folder, store, store.clock)
         self.authorizer = Authorizer(store)
         self._resources = ResourceRoutes(store, self.authorizer, self.tokens, pods or NoPods())
+        self._custom = CustomResources(store)
         self._documents = Documents(self._resources.kinds)
         self._mounts: dict[str, Handler] = {}
         self._runners: list[web.ServerRunner] = []
@@ -60,6 +62,7 @@ class ApiServer:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen with TLS; port 0 picks a free one. May be called again for more addresses."""
+        self._custom.start()
         names = (*self._extra_names, host)
         self._tls = server_context(self._folder, self.authority, self._store.clock, names)
         bound = await self._listen(host, port, self._tls, plain=False)
@@ -89,6 +92,7 @@ class ApiServer:
 
     async def close(self) -> None:
         """Stop listening; open watches and streams end."""
+        self._custom.stop()
         runners, self._runners = self._runners, []
         for runner in runners:
             await runner.cleanup()

@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from knlocal.apiserver import negotiation
+from knlocal.apiserver.fields.managed import track
 from knlocal.apiserver.listing import Reader
 from knlocal.apiserver.negotiation import (
     APPLY_PATCH,
@@ -46,6 +47,7 @@ class Writer:
     async def create(self, request: ApiRequest) -> web.Response:
         options = request.write_options()
         obj = await self._body(request, options)
+        self._track(request, obj, None, options)
         stored = self._store.create(_storable(request, obj), options)
         return await self._answer(request, stored, 201)
 
@@ -61,6 +63,9 @@ class Writer:
                 else "name must be provided"
             )
         self._check_subresource(request)
+        target = request.target
+        current = self._store.get(request.group_kind, target.namespace, target.name)
+        self._track(request, obj, self._reader.converted(request, current), options)
         stored = self._store.update(
             _storable(request, obj), options, subresource=request.target.subresource
         )
@@ -110,6 +115,15 @@ class Writer:
         if request.target.subresource == "status" and not request.kind.has_status:
             raise NotFound("the server could not find the requested resource")
 
+    def _track(
+        self, request: ApiRequest, obj: Obj, old: Obj | None, options: ApiWriteOptions
+    ) -> None:
+        """Knative's kinds get their defaults from webhooks, whose work nobody owns: so ownership
+        is settled before. Kubernetes' own defaults belong to the writer, as the hook sees it."""
+        if request.kind.is_custom and not request.target.subresource:
+            track(request.kind, obj, old, options, self._store.clock.now())
+            options.tracked = True
+
     async def _answer(self, request: ApiRequest, obj: Obj, status: int) -> web.Response:
         await self._store.durable()
         return self._reader.show(request, obj, status)
@@ -137,6 +151,7 @@ class Writer:
         shown = self._reader.converted(request, current)
         changed = self._patched(request, media, shown, patch)
         self._check_patched(request, shown, changed)
+        self._track(request, changed, shown, options)
         stored = self._store.update(
             _storable(request, changed), options, subresource=target.subresource
         )
@@ -185,7 +200,7 @@ class Writer:
         current = self._store.find(request.group_kind, target.namespace, target.name)
         shown = None if current is None else self._reader.converted(request, current)
         merged = self._apply(request, configuration, shown, request.query.flag("force"))
-        options.applied = True
+        options.tracked = True
         if current is None:
             if target.subresource:
                 raise NotFound(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import orjson
+
 from knlocal.apiserver.fields.managed import (
     Entry,
     owned_leaves,
@@ -13,6 +15,8 @@ from knlocal.apiserver.requests import ApiRequest
 from knlocal.clock import Clock
 from knlocal.resources.base import Obj, copy, timestamp
 from knlocal.resources.status import BadRequest, Conflict
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 class ServerSideApply:
@@ -43,7 +47,8 @@ class ServerSideApply:
             merged = merge(live, configuration, kind.schema)
             changed = self._changed(request, live, merged)
             if not on_status:
-                self._settle(changed & wanted, others, force)
+                tolerated = self._last_applied(request, live)
+                self._settle(changed & wanted, others, force, tolerated)
             merged = self._let_go(request, merged, own.paths - wanted, wanted, others)
             # Who applies says nothing about versions unless they wrote one.
             version = (configuration.get("metadata") or {}).get("resourceVersion")
@@ -71,14 +76,29 @@ class ServerSideApply:
             if value is not ITEM and (path not in before or before[path] != value)
         }
 
-    def _settle(self, changed: set[Path], others: list[Entry], force: bool) -> None:
+    def _settle(
+        self, changed: set[Path], others: list[Entry], force: bool, tolerated: set[Path]
+    ) -> None:
         conflicts = [(entry, path) for entry in others for path in sorted(entry.paths & changed)]
         if not conflicts:
             return
-        if not force:
+        if not force and not {path for _, path in conflicts} <= tolerated:
             raise conflict(conflicts)
         for entry, path in conflicts:
             entry.paths.discard(path)
+
+    def _last_applied(self, request: ApiRequest, live: Obj) -> set[Path]:
+        """What `kubectl apply` set before it was used with `--server-side`, and nobody changed
+        since: kubectl may take these fields over without a conflict."""
+        text = (live["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+        if request.manager != "kubectl" or not text:
+            return set()
+        try:
+            applied = orjson.loads(text)
+            before, now = (owned_leaves(obj, request.kind) for obj in (applied, live))
+        except (orjson.JSONDecodeError, TypeError, AttributeError):
+            return set()
+        return {path for path, value in before.items() if path in now and now[path] == value}
 
     def _let_go(
         self, request: ApiRequest, merged: Obj, dropped: set[Path], wanted: set[Path],

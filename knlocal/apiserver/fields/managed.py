@@ -98,22 +98,23 @@ def owned_leaves(obj: Obj, kind: Kind, *, status: bool = False) -> dict[Path, An
 def tracking_hook(clock: Clock) -> AdmissionHook:
     """The admission hook that records who set what through the API. Put it last."""
 
-    def track(request: AdmissionRequest) -> None:
+    def hook(request: AdmissionRequest) -> None:
         options = request.options
-        if isinstance(options, ApiWriteOptions) and not options.applied:
-            _track(request, options, clock.now())
+        if isinstance(options, ApiWriteOptions) and not options.tracked:
+            track(request.kind, request.obj, request.old, options, clock.now())
 
-    return track
+    return hook
 
 
-def _track(request: AdmissionRequest, options: ApiWriteOptions, now: datetime) -> None:
-    metadata, old = request.obj["metadata"], request.old
+def track(kind: Kind, obj: Obj, old: Obj | None, options: ApiWriteOptions, now: datetime) -> None:
+    """Put the `managedFields` of a write into `obj`, which replaces `old`."""
+    metadata = obj["metadata"]
     given = metadata.get("managedFields")
     if old is not None and given is None:
         given = old["metadata"].get("managedFields")
     entries = read_entries(given)
-    before = owned_leaves(old, request.kind) if old is not None else {}
-    after = owned_leaves(request.obj, request.kind)
+    before = owned_leaves(old, kind) if old is not None else {}
+    after = owned_leaves(obj, kind)
     changed = {path for path, value in after.items() if _differs(before, path, value)}
     gone = before.keys() - after.keys()
     if not changed and not gone:
