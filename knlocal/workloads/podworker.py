@@ -91,6 +91,7 @@ class PodWorker:
         self._must_look = bool(status_of(pod).get("startTime"))
         self._restore_plan = self._must_look
         self._told_problem = ""
+        self._ready_before: set[str] = set()
         self._config_touched = False
         self._setting_up = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -187,9 +188,9 @@ class PodWorker:
         """Take over the (paused) containers of a pod whose object is gone."""
         self.plan, self.state, self.images = before.plan, before.state, before.images
         self.containers, self.frozen = before.containers, True
+        self._ready_before = {c.name for c in self.containers if c.ready}
         for container in self.containers:
-            container.ready = container.started = False
-            container.operation = None
+            container.operation, container.ready = None, False
 
     def begin(self) -> None:
         """It is about to be an object: what happens is told from now on."""
@@ -212,13 +213,13 @@ class PodWorker:
             self.node.engine_lost()
         except RuntimeFailure:
             pass  # what does not run is seen below
-        for container in self.containers:
-            if container.role == "shown":
-                self._show(container)
-            elif container.running:
-                self._probe(container)
         self._must_look = True
+        for container in self.containers:  # what was ready when it was paused is ready now
+            container.ready = container.name in self._ready_before
         self.publish()
+        for container in self.containers:
+            if container.running and container.role in ("app", "sidecar"):
+                self._probe(container)
 
     # -- the stages ---------------------------------------------------------------------------
 
@@ -462,7 +463,11 @@ class PodWorker:
             ),
         )
         self._probers[container.name] = Prober(
-            probes, self.target(container), verdicts, self.node.machine_clock
+            probes,
+            self.target(container),
+            verdicts,
+            self.node.machine_clock,
+            ready=container.ready,
         )
 
     def _set(

@@ -89,14 +89,23 @@ class Verdicts:
 
 
 class Prober:
-    """Asks the probes of one run of one container, until `stop`."""
+    """Asks the probes of one run of one container, until `stop`. `ready` is where it stands: a
+    container that was ready before the daemon looked stays so until its probe says otherwise."""
 
-    def __init__(self, probes: Probes, target: Target, verdicts: Verdicts, clock: Clock) -> None:
+    def __init__(
+        self,
+        probes: Probes,
+        target: Target,
+        verdicts: Verdicts,
+        clock: Clock,
+        *,
+        ready: bool = False,
+    ) -> None:
         self._probes = probes
         self._target = target
         self._verdicts = verdicts
         self._clock = clock
-        self._ready = False
+        self._ready = ready
         self._task = asyncio.create_task(self._run(), name="probes")
 
     async def stop(self) -> None:
@@ -167,7 +176,8 @@ class Prober:
     ) -> AsyncIterator[bool]:
         """True for each success, False for failures at most once per period: the eager attempts
         in between do not count. Eagerness ends when the container is ready."""
-        await self._clock.sleep(probe.initial_delay)
+        # The kubelet's own first look falls somewhere in the first period.
+        await self._clock.sleep(probe.initial_delay or (0 if eager else period))
         began = self._clock.monotonic()
         counted: float | None = None
         knock = _KNOCK_FIRST

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +73,7 @@ class Standbys:
         self._most = most
         self._waiting: OrderedDict[str, list[Standby]] = OrderedDict()
         self._planned: set[str] = set()
+        self._pausing: Counter[str] = Counter()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -256,7 +257,12 @@ class Standbys:
             c.running for c in worker.containers if c.role in ("app", "sidecar")
         ):
             return False
-        await self._node.runtime.pause(worker.id)
+        uid = uid_of(replica_set)
+        self._pausing[uid] += 1
+        try:
+            await self._node.runtime.pause(worker.id)
+        finally:
+            self._pausing[uid] -= 1
         pod = copy(worker.pod)
         for name in ("deletionTimestamp", "deletionGracePeriodSeconds"):
             pod["metadata"].pop(name, None)
@@ -268,7 +274,7 @@ class Standbys:
         standby = Standby(
             heir, key_of(replica_set), key, str(owner.get("uid")), frozen=True, ready=True
         )
-        self._waiting.setdefault(uid_of(replica_set), []).append(standby)
+        self._waiting.setdefault(uid, []).append(standby)
         self._keep_few()
         return True
 
@@ -285,8 +291,9 @@ class Standbys:
             return None
         if int(spec_of(deployment).get("replicas", 1)) or int(spec_of(replica_set)["replicas"]):
             return None
-        frozen = [s for s in self._waiting.get(uid_of(replica_set), ()) if s.frozen]
-        return replica_set if len(frozen) < _count(deployment) else None
+        uid = uid_of(replica_set)
+        frozen = sum(s.frozen for s in self._waiting.get(uid, ())) + self._pausing[uid]
+        return replica_set if frozen < _count(deployment) else None
 
     # -- waking and dropping ------------------------------------------------------------------
 

@@ -106,7 +106,9 @@ class Cluster:
     def find(self, name: str, kind: GroupKind = POD) -> Obj | None:
         return self.store.find(kind, "default", name)
 
-    async def until(self, condition: Callable[[], Any], what: str = "", seconds: float = DEADLINE) -> Any:
+    async def until(
+        self, condition: Callable[[], Any], what: str = "", seconds: float = DEADLINE
+    ) -> Any:
         """Wait for the store to make `condition` true; returns its value."""
         changed = asyncio.Event()
         stop = self.store.subscribe(lambda _event: changed.set())
@@ -118,7 +120,9 @@ class Cluster:
                 return value
         except TimeoutError:
             shown = json.dumps([status_of(p) for p in self.store.list(POD)], indent=1)
-            told = [f"{e['reason']}: {e['message']}" for e in self.store.list(GroupKind("", "Event"))]
+            told = [
+                f"{e['reason']}: {e['message']}" for e in self.store.list(GroupKind("", "Event"))
+            ]
             pytest.fail(f"not so after {seconds} s: {what or condition}\n{shown}\n{told}")
         finally:
             stop()

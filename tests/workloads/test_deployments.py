@@ -176,9 +176,7 @@ async def test_a_deployment_that_makes_no_progress_says_so(cluster: Cluster) -> 
 
 
 @pytest.mark.parametrize("idle", ["stop", "freeze"])
-async def test_a_standby_becomes_the_first_pod(
-    cluster: Cluster, found: Found, idle: str
-) -> None:
+async def test_a_standby_becomes_the_first_pod(cluster: Cluster, found: Found, idle: str) -> None:
     cluster.create(deployment(cluster, 1, annotations={"knlocal.dev/standby": idle}))
     await complete(cluster, 1)
     first = live(cluster)[0]["metadata"]

@@ -43,9 +43,7 @@ async def test_a_pod_runs_and_answers(cluster: Cluster) -> None:
 
 async def test_a_pod_is_ready_only_when_its_probe_passes(cluster: Cluster) -> None:
     probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
-    cluster.create(
-        cluster.pod("web", containers=[cluster.container("app", readinessProbe=probe)])
-    )
+    cluster.create(cluster.pod("web", containers=[cluster.container("app", readinessProbe=probe)]))
     await cluster.running("web")
     code, body = await cluster.get("web")
     assert code == 200
