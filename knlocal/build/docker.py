@@ -27,6 +27,9 @@ QUICK, SILENCE = 15, 900
 TAIL = 20
 
 
+#: What the engine says about itself rather than about the build.
+_NOISE = re.compile(r"^ ?(---> |Removing intermediate container |Successfully (built|tagged) )")
+
 Result = TypeVar("Result")
 
 
@@ -127,9 +130,9 @@ class DockerBuilder(Builder):
             for line in str(message.get("stream", "")).splitlines():
                 if found := re.match(r"Step (\d+)/\d+ : ", line):
                     step, said = int(found[1]), []
-                elif line.strip() and not line.startswith(" ---> "):
+                elif line.strip() and not _NOISE.match(line):
                     said.append(line)
-                if line.strip():
+                if line.strip() and not _NOISE.match(line):
                     told(line)
             if "error" in message:
                 raise _failed(request, step, str(message["error"]), said)

@@ -195,7 +195,7 @@ class Client:
     # -- what there is ------------------------------------------------------------------------
 
     def resources(self) -> list[Resource]:
-        """Every kind that the API serves, Knative's before Kubernetes' own."""
+        """Every kind that the API serves: Knative's, then the core ones, then the others."""
         if self._resources is None:
             found = [
                 resource
@@ -203,7 +203,9 @@ class Client:
                 for group in self.request("GET", path, accept=DISCOVERY)["items"]
                 for resource in _discovered(group)
             ]
-            self._resources = sorted(found, key=lambda r: ".knative.dev" not in r.group)
+            self._resources = sorted(
+                found, key=lambda r: (".knative.dev" not in r.group, bool(r.group))
+            )
         return self._resources
 
     def resource(self, word: str) -> Resource:

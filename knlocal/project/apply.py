@@ -140,19 +140,22 @@ async def apply_project(
     namespace: str,
     user: str = "kubernetes-admin",
     keep: Collection[Key] = (),
+    inventory: Key = INVENTORY,
 ) -> Outcome:
     """Apply what a project declares and delete what it declared last time and no longer does.
 
     `keep` are objects that it still declares but that cannot be applied now (a build failed).
+
+    `inventory` is the ConfigMap that remembers: one per project that shares a daemon.
 
     Objects that others made are never touched; one that was deleted and made anew by someone else
     (another uid) is theirs.
     """
     _check_twice(manifests, store.registry, namespace)
     for place in _namespaces(manifests, namespace):
-        _ensure_namespace(store, place)
+        ensure_namespace(store, place)
     target = StoreTarget(store, user)
-    before = _inventory(store)
+    before = _inventory(store, inventory)
     outcome = await apply(manifests, target, namespace=namespace)
     # Knative's reminder about each unset securityContext would drown everything else.
     outcome.warnings = [w for w in target.warnings if "default value is insecure" not in w]
@@ -163,7 +166,7 @@ async def apply_project(
             await _prune(key, uid, target, store, outcome)
         elif key not in now:
             now[key] = uid  # refused this time: still the project's
-    _remember(store, now)
+    _remember(store, inventory, now)
     return outcome
 
 
@@ -228,7 +231,7 @@ def _namespaces(manifests: Iterable[Manifest], namespace: str) -> list[str]:
     return sorted({namespace, *(name for name in used if name)} - declared)
 
 
-def _ensure_namespace(store: Store, name: str) -> None:
+def ensure_namespace(store: Store, name: str) -> None:
     if store.find(Key("", "Namespace", "", name).group_kind, "", name) is None:
         store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
@@ -240,26 +243,26 @@ def _uid(obj: Obj) -> str:
 # -- the inventory --------------------------------------------------------------------------------
 
 
-def _inventory(store: Store) -> dict[Key, str]:
-    found = store.find_key(INVENTORY)
+def _inventory(store: Store, inventory: Key) -> dict[Key, str]:
+    found = store.find_key(inventory)
     entries = json.loads(((found or {}).get("data") or {}).get("objects") or "[]")
     return {Key(*entry[:4]): entry[4] for entry in entries}
 
 
-def _remember(store: Store, objects: dict[Key, str]) -> None:
+def _remember(store: Store, inventory: Key, objects: dict[Key, str]) -> None:
     data = {"objects": json.dumps([[*key, uid] for key, uid in sorted(objects.items())])}
-    if store.find_key(INVENTORY) is None:
-        _ensure_namespace(store, INVENTORY_NAMESPACE)
+    if store.find_key(inventory) is None:
+        ensure_namespace(store, inventory.namespace)
         store.create(
             {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
-                "metadata": {"name": INVENTORY.name, "namespace": INVENTORY_NAMESPACE},
+                "metadata": {"name": inventory.name, "namespace": inventory.namespace},
                 "data": data,
             }
         )
         return
     store.modify(
-        INVENTORY.group_kind, INVENTORY_NAMESPACE, INVENTORY.name,
+        inventory.group_kind, inventory.namespace, inventory.name,
         lambda obj: obj.__setitem__("data", data),
     )  # fmt: skip

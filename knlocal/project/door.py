@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from knlocal.build.api import BuildFailure
+from knlocal.clock import SystemClock
 from knlocal.project import apply, manifests, objects
 from knlocal.project.apply import Outcome
 from knlocal.project.errors import Problem, ProjectError
@@ -14,8 +15,13 @@ from knlocal.project.manifests import Manifest
 from knlocal.project.objects import Origin
 from knlocal.project.settings import Service, Settings
 from knlocal.project.sources import Sources, Wanted, wanted
-from knlocal.resources.base import Key
+from knlocal.resources.base import GroupKind, Key
+from knlocal.resources.status import StatusError
 from knlocal.store.store import Store
+
+REVISION = GroupKind("serving.knative.dev", "Revision")
+#: Seconds within which a Service makes its Revision.
+MADE_WITHIN = 10.0
 
 
 @dataclass(slots=True)
@@ -40,8 +46,16 @@ class Prepared:
 class ProjectDoor:
     """Applies a project to the store, as often as its files change."""
 
-    def __init__(self, settings: Settings, store: Store, sources: Sources, told: Told) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        sources: Sources,
+        told: Told,
+        inventory: Key = apply.INVENTORY,
+    ) -> None:
         self.settings = settings
+        self._inventory = inventory
         self.sources = sources
         self._store = store
         self._told = told
@@ -54,12 +68,14 @@ class ProjectDoor:
             found = self._read_manifests()
             prepared = await self._prepare()
             without = prepared.failed | prepared.impossible
+            await self._make_earlier_revisions(prepared, without)
             found += objects.manifests(self.settings, prepared.origins, without)
             outcome = await apply.apply_project(
                 found,
                 self._store,
                 namespace=self.settings.project.namespace,
                 keep={self._key(name) for name in prepared.failed},
+                inventory=self._inventory,
             )
         for problem in outcome.problems:
             self._told.problem("", str(problem))
@@ -75,6 +91,29 @@ class ProjectDoor:
             self._told.note("", f"{manifest.place}: {what} is not simulated; left out")
         left_out = {id(manifest) for manifest in unknown}
         return [manifest for manifest in found if id(manifest) not in left_out]
+
+    async def _make_earlier_revisions(self, prepared: Prepared, without: set[str]) -> None:
+        """`[services.X.revisions.Y]`: have the Service make them first, one after the other."""
+        for name, service in self.settings.services.items():
+            if name in without:
+                continue
+            earlier = objects.earlier_objects(self.settings, name, service, prepared.origins)
+            for revision, obj in earlier:
+                key = Key(REVISION.group, REVISION.kind, self._key(name).namespace, revision)
+                if self._store.find_key(key) is not None:
+                    continue
+                apply.ensure_namespace(self._store, key.namespace)
+                try:
+                    await apply.apply_one(obj, apply.StoreTarget(self._store))
+                    await self._until_made(key)
+                except (StatusError, TimeoutError) as error:
+                    self._told.problem(name, f"cannot make revision {revision}: {error}")
+
+    async def _until_made(self, key: Key) -> None:
+        with self._store.watch(key.group_kind, key.namespace) as changes:
+            async with SystemClock().timeout(MADE_WITHIN):
+                while self._store.find_key(key) is None:
+                    await anext(changes)
 
     def _key(self, service: str) -> Key:
         table = self.settings.services[service]
@@ -106,7 +145,8 @@ class ProjectDoor:
 
 def _runs_as_process(service: Service) -> bool:
     """Whether a service can do without images: one container, from a folder or a command."""
-    return bool(service.source or service.run) and not (service.containers or service.init)
+    tables = [service, *service.containers.values(), *service.init.values()]
+    return all(table.source or table.run for table in tables)
 
 
 __all__ = ["Outcome", "Prepared", "Problem", "ProjectDoor", "Told"]

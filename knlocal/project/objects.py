@@ -40,11 +40,13 @@ class Origin:
 
     image: str
     annotations: Mapping[str, str] = field(default_factory=dict)
-    """For the revision template (knlocal.dev/run, knlocal.dev/snapshot)."""
+    """For the revision template."""
+    run: Mapping[str, Any] | None = None
+    """What the process runtime runs: `{"command": […], "dir": "…"}`."""
+    snapshot: Mapping[str, str] | None = None
+    """What is mounted over the image's copy of the source: `{"dir": "…", "target": "…"}`."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Defaults that the service's own env overrides (`run.envs` of a func.yaml)."""
-    command: tuple[str, ...] = ()
-    """Replaces the image's, when the service gives none."""
 
 
 Origins = Mapping[tuple[str, str], Origin]
@@ -116,8 +118,7 @@ def service_object(settings: Settings, name: str, service: Service, origins: Ori
     spec: Obj = {"containers": []}
     annotations = _scale_annotations(service.scale) | dict(service.template_annotations)
     main = origins.get((name, ""))
-    if main:
-        annotations |= main.annotations
+    annotations |= _origin_annotations(name, origins)
     spec["containers"].append(_container(settings, "", service, main))
     volumes = _volumes("", service)
     for key, container in service.containers.items():
@@ -166,6 +167,47 @@ def service_object(settings: Settings, name: str, service: Service, origins: Ori
     }
 
 
+def _origin_annotations(service: str, origins: Origins) -> dict[str, str]:
+    """What the runtimes are told about a service's containers that were made from sources."""
+    own = {
+        key: origin
+        for (name, key), origin in origins.items()
+        if name == service and not key.startswith("revision:")
+    }
+    main = own.pop("", None)
+    annotations = dict(main.annotations) if main else {}
+    run = dict(main.run) if main and main.run else {}
+    others = {key.removeprefix("init:"): dict(o.run) for key, o in own.items() if o.run}
+    if others:
+        run["containers"] = others
+    if run:
+        annotations[RUN] = json.dumps(run, sort_keys=True)
+    if main and main.snapshot:
+        annotations[SNAPSHOT] = json.dumps(dict(main.snapshot), sort_keys=True)
+    return annotations
+
+
+def earlier_objects(
+    settings: Settings, name: str, service: Service, origins: Origins
+) -> list[tuple[str, Obj]]:
+    """For `[services.NAME.revisions.X]`: the Service as it was when it made Revision X."""
+    found = []
+    for revision, table in service.revisions.items():
+        changes: dict[str, Any] = {"revision": revision, "traffic": [], "revisions": {}}
+        changes["env"] = {**service.env, **table.env}
+        if table.image:
+            changes |= {"image": table.image, "source": None}
+        own = dict(origins)
+        if (name, f"revision:{revision}") in origins:
+            own[name, ""] = origins[name, f"revision:{revision}"]
+        elif table.image:
+            own.pop((name, ""), None)
+        own = {key: origin for key, origin in own.items() if not key[1].startswith("revision:")}
+        then = service.model_copy(update=changes)
+        found.append((revision, service_object(settings, name, then, own)))
+    return found
+
+
 def _metadata(
     name: str, namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str]
 ) -> Obj:
@@ -184,9 +226,8 @@ def _container(settings: Settings, name: str, table: Container, origin: Origin |
     env |= table.env
     image = origin.image if origin else (table.image or "")
     container: Obj = {**({"name": name} if name else {}), "image": image}
-    command = table.command or (list(origin.command) if origin and origin.command else None)
     optional: dict[str, Any] = {
-        "command": command,
+        "command": table.command,
         "args": table.args,
         "workingDir": table.workdir,
         "env": [{"name": key, "value": value} for key, value in env.items()],
@@ -325,13 +366,3 @@ def _domains(settings: Settings, name: str, service: Service) -> Iterator[Obj]:
             "metadata": {"name": domain, "namespace": namespace},
             "spec": {"ref": {"apiVersion": SERVING, "kind": "Service", "name": name}},
         }
-
-
-def run_annotation(command: list[str], folder: str) -> str:
-    """The value of `knlocal.dev/run`."""
-    return json.dumps({"command": command, "dir": folder}, sort_keys=True)
-
-
-def snapshot_annotation(folder: str, target: str) -> str:
-    """The value of `knlocal.dev/snapshot`."""
-    return json.dumps({"dir": folder, "target": target}, sort_keys=True)

@@ -232,6 +232,15 @@ class Container(Table):
         return self
 
 
+class Earlier(Table):
+    """`[services.NAME.revisions.REVISION]`: an earlier revision to split traffic with. What it
+    does not say is as in the service."""
+
+    image: str | None = None
+    source: str | None = None
+    env: Env = {}
+
+
 class Service(Container):
     """`[services.NAME]`"""
 
@@ -242,6 +251,7 @@ class Service(Container):
     visibility: Literal["public", "cluster-local"] | None = None
     revision: str | None = None
     """A name of your own for the Revision (as in bring-your-own revision names)."""
+    revisions: dict[str, Earlier] = {}
     service_account: str | None = None
     pull_secrets: Texts = []
     domains: Texts = []
@@ -265,6 +275,8 @@ class Service(Container):
             tags = [target.tag for target in self.traffic if target.tag]
             if len(tags) != len(set(tags)):
                 raise ValueError("traffic: each tag may be used once")
+        if self.revisions and not self.revision:
+            raise ValueError('with earlier revisions, the newest needs a name: revision = "…"')
         return self
 
 

@@ -21,7 +21,7 @@ from knlocal.build.recipes import NotASource, Options, Recipe, recognise
 from knlocal.build.snapshots import Snapshots, SourceChanged
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Home
-from knlocal.project.objects import RUN, SNAPSHOT, Origin
+from knlocal.project.objects import Origin
 from knlocal.project.settings import Build, Container, Settings
 
 #: Images under this name are never looked up in a registry (Knative's dev.local).
@@ -39,7 +39,8 @@ class Wanted(NamedTuple):
 
     service: str
     container: str
-    """"" for the main one, "init:NAME" for init containers."""
+    """"" for the main one, "init:NAME" for init containers, "revision:NAME" for the main one of
+    an earlier revision."""
     table: Container
 
     @property
@@ -55,6 +56,10 @@ def wanted(settings: Settings) -> Iterator[Wanted]:
         for container, table in tables.items():
             if table.source or table.run:
                 yield Wanted(name, container, table)
+        for revision, earlier in service.revisions.items():
+            if earlier.source:
+                changed = service.model_copy(update={"source": earlier.source, "run": None})
+                yield Wanted(name, f"revision:{revision}", changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +150,10 @@ class Sources:
                 )
             )
         looked, tree = await self._snapshot(want, looked)
-        run = {"command": list(recipe.run), "dir": str(tree)}
         return Origin(
             image=self._image(want, digest(looked.files, {"run": json.dumps(recipe.run)})),
-            annotations={**recipe.annotations, RUN: json.dumps(run)},
+            annotations=recipe.annotations,
+            run={"command": list(recipe.run), "dir": str(tree)},
             env=recipe.env,
         )
 
@@ -182,7 +187,9 @@ class Sources:
             )
         facts = await self._facts(want, recipe, builder)
         image = self._image(want, digest(looked.files, facts))
-        origin = Origin(image, dict(recipe.annotations), recipe.env)
+        origin = Origin(image, recipe.annotations, env=recipe.env)
+        # Only the container that serves can have a snapshot mounted over its source.
+        mount = mount and not want.container
         if await builder.image_id(image):
             self._remember(want, digest(looked.files, facts, self._rebuilds(recipe)), image)
             return origin
@@ -190,8 +197,8 @@ class Sources:
         last = self._remembered(want, parts)
         if mount and recipe.target and last and await builder.image_id(last):
             looked, tree = await self._snapshot(want, looked)
-            over = json.dumps({"dir": str(tree), "target": recipe.target})
-            return replace(origin, image=last, annotations={**origin.annotations, SNAPSHOT: over})
+            over = {"dir": str(tree), "target": recipe.target}
+            return replace(origin, image=last, snapshot=over)
         await self._build(want, looked, image, told)
         self._remember(want, parts, image)
         return origin

@@ -1,5 +1,6 @@
 """Tables become the objects that YAML would make."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def test_further_containers_and_volumes_stand_in_the_same_pod() -> None:
 
 
 def test_a_built_source_gives_image_annotations_and_env() -> None:
-    origin = Origin("dev.local/shop/hello:1", {"knlocal.dev/run": "{}"}, {"A": "1", "B": "1"})
+    run = {"command": ["x"], "dir": "/y"}
+    origin = Origin("dev.local/shop/hello:1", run=run, env={"A": "1", "B": "1"})
     (service,) = made(
         '[services.hello]\nsource = "./hello"\nenv = { B = "2" }', origins={("hello", ""): origin}
     )
@@ -112,7 +114,7 @@ def test_a_built_source_gives_image_annotations_and_env() -> None:
     (container,) = template["spec"]["containers"]
     assert container["image"] == "dev.local/shop/hello:1"
     assert {e["name"]: e["value"] for e in container["env"]} == {"A": "1", "B": "2"}
-    assert template["metadata"]["annotations"] == {"knlocal.dev/run": "{}"}
+    assert json.loads(template["metadata"]["annotations"]["knlocal.dev/run"]) == run
 
 
 @pytest.mark.parametrize(
