@@ -21,6 +21,7 @@ from hyperframe.frame import GoAwayFrame
 from multidict import CIMultiDict
 
 from knlocal.gateway.http1 import HOP_BY_HOP, MAX_HEAD
+from knlocal.gateway.http2_headers import PlainEncoder, RememberingDecoder
 from knlocal.gateway.incoming import Incoming
 from knlocal.gateway.outbox import Writer
 
@@ -215,6 +216,9 @@ class Http2Peer(Writer, Generic[OwnerT]):
                 validate_inbound_headers=not client_side,
             )
         )
+        self.state.encoder = PlainEncoder()
+        self.state.decoder = RememberingDecoder()
+        self.state.decoder.max_header_list_size = MAX_HEAD
         self.state.local_settings = h2.settings.Settings(
             client=client_side,
             initial_values={
