@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -25,7 +25,7 @@ from knlocal.resources.status import (
     TooManyRequests,
     Unavailable,
 )
-from knlocal.runtime.api import ExecStream, PodId, Runtime, RuntimeFailure
+from knlocal.runtime.api import ExecStream, RuntimeFailure
 from knlocal.store.store import POD, Store
 
 CONNECT_SECONDS = 10.0
@@ -35,7 +35,8 @@ _BUDGET = GroupKind("policy", "PodDisruptionBudget")
 
 
 class PodAccess(Protocol):
-    """What the daemon lends the API to look inside pods. `pod` is the Pod object."""
+    """What the daemon lends the API to look inside pods. `pod` is the Pod object. Everything here
+    raises `StatusError` or `RuntimeFailure` for what cannot be done."""
 
     def logs(
         self,
@@ -55,55 +56,14 @@ class PodAccess(Protocol):
     ) -> ExecStream:
         """Run a command in a container."""
 
+    async def attach(self, pod: Obj, container: str, *, stdin: bool) -> ExecStream:
+        """Join the container's own program: its output from now on, and its stdin."""
+
     async def address(self, pod: Obj, port: int) -> tuple[str, int]:
         """Where the pod's port is reached from here."""
 
     async def stats(self, pod: Obj) -> Mapping[str, tuple[float, int]]:
         """Per container: cores in use, bytes in use."""
-
-
-def pod_id(pod: Obj) -> PodId:
-    metadata = pod["metadata"]
-    return PodId(metadata.get("namespace") or "", metadata["name"], metadata["uid"])
-
-
-class RuntimePods:
-    """`PodAccess` through the runtime."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def logs(
-        self,
-        pod: Obj,
-        container: str,
-        *,
-        follow: bool,
-        tail: int | None,
-        since: datetime | None,
-        timestamps: bool,
-        previous: bool,
-    ) -> AsyncIterator[bytes]:
-        return self._runtime.logs(
-            pod_id(pod), container, follow=follow, tail=tail, since=since,
-            timestamps=timestamps, previous=previous,
-        )  # fmt: skip
-
-    async def exec(
-        self, pod: Obj, container: str, command: Sequence[str], *, stdin: bool, tty: bool
-    ) -> ExecStream:
-        return await self._runtime.exec_stream(
-            pod_id(pod), container, command, stdin=stdin, tty=tty
-        )
-
-    async def address(self, pod: Obj, port: int) -> tuple[str, int]:
-        state = await self._runtime.inspect(pod_id(pod))
-        if state is None:
-            raise RuntimeFailure("NotFound", f"pod {pod['metadata']['name']} is not running")
-        return self._runtime.address(state, port)
-
-    async def stats(self, pod: Obj) -> Mapping[str, tuple[float, int]]:
-        return await self._runtime.stats(pod_id(pod))
 
 
 class NoPods:
@@ -127,6 +87,9 @@ class NoPods:
     async def exec(
         self, pod: Obj, container: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> ExecStream:
+        raise Unavailable(self._WHY)
+
+    async def attach(self, pod: Obj, container: str, *, stdin: bool) -> ExecStream:
         raise Unavailable(self._WHY)
 
     async def address(self, pod: Obj, port: int) -> tuple[str, int]:
@@ -196,7 +159,7 @@ class PodStreams:
                     left -= len(data)
                     if left <= 0:
                         break
-        except RuntimeFailure as error:
+        except (RuntimeFailure, StatusError) as error:
             await response.write(f"{error.message}\n".encode())
         await response.write_eof()
         return response
@@ -218,13 +181,29 @@ class PodStreams:
             )
         running_container(pod, container, previous=False)
         stdin, tty = query.flag("stdin"), query.flag("tty")
+        return await self._join(
+            request, self._access.exec(pod, container, command, stdin=stdin, tty=tty)
+        )
+
+    async def attach(self, request: ApiRequest) -> web.StreamResponse:
+        pod = self._pod(request)
+        container = choose_container(pod, request.query.text("container"))
+        _check_streams(request)
+        running_container(pod, container, previous=False)
+        stdin = request.query.flag("stdin")
+        return await self._join(request, self._access.attach(pod, container, stdin=stdin))
+
+    async def _join(
+        self, request: ApiRequest, start: Coroutine[Any, Any, ExecStream]
+    ) -> web.StreamResponse:
+        """Connect the client with a program that `start` gives access to."""
         try:
-            process = await self._access.exec(pod, container, command, stdin=stdin, tty=tty)
+            process = await start
         except RuntimeFailure as error:
             return await self._refuse(request, error)
         try:
             client = await self._open(request)
-            return await _Session(client, process, tty=tty).run()
+            return await _Session(client, process, tty=request.query.flag("tty")).run()
         finally:
             await process.close()
 
@@ -244,31 +223,6 @@ class PodStreams:
         message = f"error executing command in container: {error.message}"
         await client.send(ch.ERROR, ch.failure_status(message))
         await client.close()
-        return client.response
-
-    async def attach(self, request: ApiRequest) -> web.StreamResponse:
-        """Shows what the container prints from now on; its stdin is not reachable here."""
-        pod = self._pod(request)
-        container = choose_container(pod, request.query.text("container"))
-        _check_streams(request)
-        running_container(pod, container, previous=False)
-        chunks = self._access.logs(
-            pod, container, follow=True, tail=None, since=self._store.clock.now(),
-            timestamps=False, previous=False,
-        )  # fmt: skip
-        client = await self._open(request)
-        printing = asyncio.create_task(_print(client, chunks))
-        leaving = asyncio.create_task(_wait_for_end(client))
-        try:
-            await asyncio.wait({printing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if printing.done():
-                await client.send(ch.ERROR, ch.exit_status(0))
-        except ConnectionError:
-            pass
-        finally:
-            printing.cancel()
-            leaving.cancel()
-            await client.close()
         return client.response
 
     # -- port-forward -------------------------------------------------------------------------
@@ -383,16 +337,6 @@ class _Session:
 def _check_streams(request: ApiRequest) -> None:
     if not any(request.query.flag(name) for name in ("stdin", "stdout", "stderr")):
         raise BadRequest("you must specify at least 1 of stdin, stdout, stderr")
-
-
-async def _print(client: ch.Channels, chunks: AsyncIterator[bytes]) -> None:
-    async for chunk in chunks:
-        await client.send(ch.STDOUT, chunk)
-
-
-async def _wait_for_end(client: ch.Channels) -> None:
-    async for _ in client.incoming():
-        pass
 
 
 async def _first(chunks: AsyncIterator[bytes]) -> bytes:

@@ -54,6 +54,14 @@ class PodLooks:
         except RuntimeFailure as error:
             raise _refusal(error) from error
 
+    async def attach(self, pod: Obj, container: str, *, stdin: bool) -> ExecStream:
+        if self._is_shown_only(pod, container):
+            raise BadRequest(f"container {container} is knlocal's own gateway: nothing runs in it")
+        try:
+            return await self._runtime.attach(pod_id(pod), container, stdin=stdin)
+        except RuntimeFailure as error:
+            raise _refusal(error) from error
+
     async def address(self, pod: Obj, port: int) -> tuple[str, int]:
         try:
             return self._kubelet.address_of(pod, port)
