@@ -101,15 +101,9 @@ class Subscriber:
             worker.add_done_callback(self._workers.discard)
 
     def update(self, subscription: Subscription) -> None:
-        """Take a new form into account; a pause before a retry ends when the address changed."""
+        """Take a new form into account; a pause before a retry ends when the way changed."""
         before, self.subscription = self.subscription, subscription
-        moved = (before.subscriber, before.dead_letter, before.reply) != (
-            subscription.subscriber, subscription.dead_letter, subscription.reply
-        )  # fmt: skip
-        if moved or before.policy != subscription.policy:
-            self._changed.set()
-        if subscription.parallel < before.parallel:
-            # Fewer workers: all stop after what they are doing, and the right number starts anew.
+        if _route(before) != _route(subscription):
             self._changed.set()
         self.start()
 
@@ -334,6 +328,11 @@ class Subscriber:
             now = self._transport.clock.now()
             step = Step(kind, self.subscription.name, now, target, status, 0.0, detail)
             self._transport.step(message.trail, step)
+
+
+def _route(one: Subscription) -> tuple[object, ...]:
+    """What a delivery in progress depends on."""
+    return one.subscriber, one.unresolved, one.dead_letter, one.reply, one.policy
 
 
 def _is_event(answer: Answer) -> bool:

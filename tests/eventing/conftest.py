@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from knlocal.resources.base import Obj
 from knlocal.resources.core import KINDS as CORE_KINDS
 from knlocal.resources.kinds import KindRegistry
 from knlocal.store.store import Store
+from tests.eventing.house import House
 
 NAMESPACES = ("default", "other", "knative-eventing", "knative-serving")
 
@@ -51,3 +53,11 @@ def create(store: Store) -> Callable[..., Obj]:
         return store.create(obj)
 
     return make
+
+
+@pytest.fixture
+async def house(store: Store, tmp_path: Path) -> AsyncIterator[House]:
+    house = House(store, tmp_path / "events.db")
+    await house.start()
+    yield house
+    await house.stop()

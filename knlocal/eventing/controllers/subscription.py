@@ -79,12 +79,13 @@ class SubscriptionController(EventingController):
                 return channel
             resource = kind.resource if kind else str(group_kind)
             problem = f'{resource} "{name}" not found'
+        conditions.unknown("AddedToChannel")
+        conditions.unknown("ChannelReady")
+        # Set last, so that Ready gives this reason.
         conditions.unknown(
             "ReferencesResolved", "ChannelReferenceFailed",
             f"Failed to get Spec.Channel or backing channel: {problem}",
         )  # fmt: skip
-        conditions.unknown("AddedToChannel")
-        conditions.unknown("ChannelReady")
         return None
 
     def _enter(self, subscription: Obj, channel: Obj, status: Mapping[str, Any]) -> None:

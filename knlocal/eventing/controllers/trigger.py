@@ -57,20 +57,19 @@ class TriggerController(EventingController):
         conditions = self.conditions(trigger)
         oidc_off(conditions)
         self._broker_ready(name, broker, conditions)
+        if broker is None:
+            self.finish(trigger, status, conditions)
+            return None
         self._dependency(key, trigger, conditions)
         self._subscriber(key, trigger, status, conditions)
         if self.resolve_dead_letter(key, trigger, status, conditions):
-            inherited = status_of(broker or {}).get("deadLetterSinkUri")
+            inherited = status_of(broker).get("deadLetterSinkUri")
             if "deadLetterSinkUri" not in status and inherited:
                 status["deadLetterSinkUri"] = inherited
                 conditions.true("DeadLetterSinkResolved")
-        if broker is None:
-            conditions.unknown("SubscriptionReady")
-        else:
-            conditions.true("SubscriptionReady")
+        conditions.true("SubscriptionReady")
         self.finish(trigger, status, conditions)
-        if broker is not None:
-            await self.plane.sync_broker(key.namespace, name)
+        await self.plane.sync_broker(key.namespace, name)
         return None
 
     def _broker_ready(self, name: str, broker: Obj | None, conditions: Conditions) -> None:
