@@ -20,6 +20,7 @@ from knlocal.resources.base import (
     Obj,
     is_deleting,
     key_of,
+    labels_of,
     parse_timestamp,
     spec_of,
     status_of,
@@ -51,9 +52,17 @@ from knlocal.workloads.podplan import (
 )
 from knlocal.workloads.podstatus import PodView, is_initialized, is_terminal, pod_phase, pod_status
 from knlocal.workloads.probe_checks import Ports, Target
-from knlocal.workloads.probes import Prober, Probes, Verdicts, Which, parse_probe
+from knlocal.workloads.probes import (
+    STEADY_PERIOD,
+    Prober,
+    Probes,
+    ProbeSpec,
+    Verdicts,
+    Which,
+    parse_probe,
+)
 from knlocal.workloads.termination import termination_message
-from knlocal.workloads.terms import POD
+from knlocal.workloads.terms import POD, SERVING_REVISION
 from knlocal.workloads.volumes import PodVolumes, references
 
 log = logging.getLogger(__name__)
@@ -448,7 +457,7 @@ class PodWorker:
         spec = container.spec
         probes = Probes(
             startup=None if container.started else parse_probe(spec.get("startupProbe"), ports),
-            readiness=parse_probe(spec.get("readinessProbe"), ports),
+            readiness=self._readiness(parse_probe(spec.get("readinessProbe"), ports)),
             liveness=parse_probe(spec.get("livenessProbe"), ports),
         )
         if probes == Probes():
@@ -469,6 +478,13 @@ class PodWorker:
             self.node.machine_clock,
             ready=container.ready,
         )
+
+    def _readiness(self, probe: ProbeSpec | None) -> ProbeSpec | None:
+        """Serving pods without a period of their own are probed aggressively, as queue-proxy
+        does; Kubernetes' defaulting has turned their 0 into 10."""
+        if probe and probe.period == STEADY_PERIOD and labels_of(self.pod).get(SERVING_REVISION):
+            return replace(probe, period=0.0)
+        return probe
 
     def _set(
         self, container: Container, *, started: bool | None = None, ready: bool | None = None

@@ -26,11 +26,16 @@ async def test_a_pod_runs_and_answers(cluster: Cluster) -> None:
     pod = await cluster.running("web")
     status = status_of(pod)
     assert status["phase"] == "Running"
-    assert status["podIP"] and status["podIPs"] == [{"ip": status["podIP"]}]
-    assert status["hostIP"] and status["startTime"] and status["qosClass"] == "BestEffort"
+    assert status["podIP"]
+    assert status["podIPs"] == [{"ip": status["podIP"]}]
+    assert status["hostIP"]
+    assert status["startTime"]
+    assert status["qosClass"] == "BestEffort"
     assert pod["spec"]["nodeName"] == "knlocal"
     one = container_status(pod)
-    assert one["ready"] and one["started"] and one["restartCount"] == 0
+    assert one["ready"]
+    assert one["started"]
+    assert one["restartCount"] == 0
     assert one["containerID"].startswith(f"{cluster.runtime.name}://")
     assert {c["type"]: c["status"] for c in status["conditions"]} == {
         "PodReadyToStartContainers": "True",
