@@ -33,6 +33,7 @@ from knlocal.control.namespaces import NamespaceController, admit_namespace
 from knlocal.gateway import Gateway, HttpClient, Pool, RouteTable
 from knlocal.journal import Journal
 from knlocal.project import system
+from knlocal.project.apply import INVENTORY
 from knlocal.project.door import Outcome, ProjectDoor, Told
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Card, Home
@@ -40,9 +41,10 @@ from knlocal.project.image_digests import EngineDigests
 from knlocal.project.podaccess import PodLooks
 from knlocal.project.ports import take
 from knlocal.project.settings import Settings
+from knlocal.project.sources import RuntimeName
 from knlocal.project.sources import Sources as ProjectSources
 from knlocal.resources import catalog
-from knlocal.resources.base import GroupKind
+from knlocal.resources.base import GroupKind, Key
 from knlocal.runtime.api import Runtime
 from knlocal.runtime.choose import choose
 from knlocal.serving.feature import Serving
@@ -289,17 +291,17 @@ class Daemon:
         self.serving.start()
         await self.manager.start()
         self._down.push_async_callback(self._stop_features)
-        builder = DockerBuilder(self.settings.build.parallel) if self.on_docker else None
-        if builder is not None:
-            self._down.push_async_callback(builder.close)
-        self.project = ProjectDoor(
-            self.settings,
-            self.store,
-            ProjectSources(
-                self.settings, self.home, "docker" if self.on_docker else "process", builder
-            ),
-            self.told,
-        )
+        self._builder = DockerBuilder(self.settings.build.parallel) if self.on_docker else None
+        if self._builder is not None:
+            self._down.push_async_callback(self._builder.close)
+        self.project = self.door(self.settings, self.told)
+
+    def door(self, settings: Settings, told: Told, inventory: Key = INVENTORY) -> ProjectDoor:
+        """A door for a project's files; tests let several share this daemon, each with an
+        inventory and a namespace of its own."""
+        runtime: RuntimeName = "docker" if self.on_docker else "process"
+        sources = ProjectSources(settings, self.home, runtime, self._builder)
+        return ProjectDoor(settings, self.store, sources, told, inventory)
 
     async def _stop_features(self) -> None:
         """Requests in flight end first, then controllers, then (if told so) containers."""

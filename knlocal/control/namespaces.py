@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from knlocal.control.controller import Controller, Requeue, Retry
 from knlocal.resources.base import GroupKind, Key, is_deleting, key_of, meta
 from knlocal.resources.status import NotFound
 from knlocal.store.store import NAMESPACE, AdmissionRequest, WriteOptions
+from knlocal.store.watch import WatchEvent
 
 SERVICE_ACCOUNT = GroupKind("", "ServiceAccount")
 CONFIG_MAP = GroupKind("", "ConfigMap")
@@ -34,6 +37,20 @@ class NamespaceController(Controller):
 
     kind = NAMESPACE
     ca_certificate = ""
+    _unsubscribe: Callable[[], object] = staticmethod(lambda: None)
+
+    async def start(self) -> None:
+        self._unsubscribe = self.store.subscribe(self._changed)
+
+    async def stop(self) -> None:
+        self._unsubscribe()
+
+    def _changed(self, event: WatchEvent) -> None:
+        """What goes may be the last thing that a terminating namespace waited for."""
+        if event.type == "DELETED" and event.namespace:
+            namespace = self.store.find(NAMESPACE, "", event.namespace)
+            if namespace is not None and is_deleting(namespace):
+                self.enqueue(key_of(namespace))
 
     async def reconcile(self, key: Key) -> Requeue | None:
         namespace = self.store.find_key(key)
@@ -79,7 +96,7 @@ class NamespaceController(Controller):
                 except NotFound:
                     continue  # went with its owner
         if any(self.store.find_key(key_of(obj)) is not None for obj in left):
-            raise Retry(f"namespace {key.name} still holds objects", after=0.2)
+            raise Retry(f"namespace {key.name} still holds objects", after=1)
         self.store.modify(
             NAMESPACE, "", key.name, lambda o: o.__setitem__("spec", {}), WriteOptions()
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from knlocal.build.api import BuildFailure
 from knlocal.clock import SystemClock
@@ -15,7 +16,7 @@ from knlocal.project.manifests import Manifest
 from knlocal.project.objects import Origin
 from knlocal.project.settings import Service, Settings
 from knlocal.project.sources import Sources, Wanted, wanted
-from knlocal.resources.base import GroupKind, Key
+from knlocal.resources.base import GroupKind, Key, Obj, annotations_of
 from knlocal.resources.status import StatusError
 from knlocal.store.store import Store
 
@@ -100,8 +101,11 @@ class ProjectDoor:
             earlier = objects.earlier_objects(self.settings, name, service, prepared.origins)
             for revision, obj in earlier:
                 key = Key(REVISION.group, REVISION.kind, self._key(name).namespace, revision)
-                if self._store.find_key(key) is not None:
+                made = self._store.find_key(key)
+                if made is not None and _is_made_of(made, obj):
                     continue
+                if made is not None:  # a revision never changes: this is another one
+                    self._store.delete(REVISION, key.namespace, revision, propagation="Background")
                 apply.ensure_namespace(self._store, key.namespace)
                 try:
                     await apply.apply_one(obj, apply.StoreTarget(self._store))
@@ -141,6 +145,22 @@ class ProjectDoor:
             self._told.problem(want.service, str(error))
         else:
             prepared.origins[want.service, want.container] = origin
+
+
+def _is_made_of(revision: Obj, service: Obj) -> bool:
+    """Whether a Revision is what this Service's template would make."""
+    template = service["spec"]["template"]
+    wanted = [_essence(container) for container in template["spec"]["containers"]]
+    has = [_essence(container) for container in revision["spec"]["containers"]]
+    marks = (objects.RUN, objects.SNAPSHOT)
+    annotations = template.get("metadata", {}).get("annotations") or {}
+    return wanted == has and all(
+        annotations.get(mark) == annotations_of(revision).get(mark) for mark in marks
+    )
+
+
+def _essence(container: Obj) -> tuple[Any, Any]:
+    return container.get("image"), container.get("env") or []
 
 
 def _runs_as_process(service: Service) -> bool:
