@@ -101,7 +101,7 @@ async def _serve(context: Context, screen: Screen) -> int:
 async def _first_table(daemon: Daemon, screen: Screen, stopped: asyncio.Future[Any]) -> None:
     """Show the services once each is ready, or has failed, or takes long."""
     until = time.monotonic() + SHOW_AFTER
-    while not screen.all_known(daemon):  # noqa: ASYNC110 (a few looks, then never again)
+    while not screen.all_known(daemon):
         if time.monotonic() > until or stopped.done():
             break
         await asyncio.sleep(0.02)

@@ -275,8 +275,6 @@ class Service(Container):
             tags = [target.tag for target in self.traffic if target.tag]
             if len(tags) != len(set(tags)):
                 raise ValueError("traffic: each tag may be used once")
-        if self.revisions and not self.revision:
-            raise ValueError('with earlier revisions, the newest needs a name: revision = "…"')
         return self
 
 
