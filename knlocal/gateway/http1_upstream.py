@@ -60,13 +60,16 @@ class Http1Upstream(Writer, Exchange):
         lines = [f"{method} {target} HTTP/1.1", f"Host: {authority}"]
         framed = False
         for name, value in headers:
-            lines.append(f"{name}: {value}")
             if len(name) == 14 and name.lower() == "content-length":
                 framed = True
-        if body is None and not framed:
-            self._chunked = True
-            lines.append("Transfer-Encoding: chunked")
-        elif body and not framed:
+                if body is not None:
+                    continue
+            lines.append(f"{name}: {value}")
+        if body is None:
+            if not framed:
+                self._chunked = True
+                lines.append("Transfer-Encoding: chunked")
+        elif body or framed:
             lines.append(f"Content-Length: {len(body)}")
         head = encode_head(lines)
         self.send(head + body if body else head)

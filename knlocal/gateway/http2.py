@@ -17,7 +17,8 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-from hyperframe.frame import GoAwayFrame
+from h2.frame_buffer import FrameBuffer
+from hyperframe.frame import Frame, GoAwayFrame
 from multidict import CIMultiDict
 
 from knlocal.gateway.http1 import HOP_BY_HOP, MAX_HEAD
@@ -72,6 +73,44 @@ def from_wire(raw: RawHeaders) -> tuple[dict[bytes, str], list[tuple[str, str]]]
         # Split for compression (RFC 9113 8.2.3); HTTP/1 has one line of them.
         pairs.append(("cookie", "; ".join(cookies)))
     return pseudo, pairs
+
+
+class Connection2(h2.connection.H2Connection):
+    """The library's state, where it needs to give way.
+
+    GOAWAY lets the streams in progress go on (RFC 9113 6.8), whereas the library closes them; and a
+    frame that is too long is refused when its length is known, not when all of it has arrived.
+    """
+
+    def __init__(self, client_side: bool) -> None:
+        super().__init__(
+            h2.config.H2Configuration(
+                client_side=client_side,
+                header_encoding=None,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+                # Names and values of an upstream's answer are looked at in `from_wire`.
+                validate_inbound_headers=not client_side,
+            )
+        )
+        self.incoming_buffer = _Frames(server=not client_side)
+        self.encoder = PlainEncoder()
+        self.decoder = RememberingDecoder()
+        self.decoder.max_header_list_size = MAX_HEAD
+
+    def _receive_goaway_frame(
+        self, frame: GoAwayFrame
+    ) -> tuple[list[Frame], list[h2.events.Event]]:
+        event = h2.events.ConnectionTerminated()
+        event.last_stream_id = frame.last_stream_id
+        return [], [event]
+
+
+class _Frames(FrameBuffer):
+    def __next__(self) -> Frame:
+        if len(self._data) >= 3:
+            self._validate_frame_length(int.from_bytes(self._data[:3], "big"))
+        return super().__next__()
 
 
 class Stream2:
@@ -206,19 +245,7 @@ class Http2Peer(Writer, Generic[OwnerT]):
 
     def __init__(self, client_side: bool) -> None:
         super().__init__()
-        self.state = h2.connection.H2Connection(
-            h2.config.H2Configuration(
-                client_side=client_side,
-                header_encoding=None,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-                # Names and values of an upstream's answer are looked at in `from_wire`.
-                validate_inbound_headers=not client_side,
-            )
-        )
-        self.state.encoder = PlainEncoder()
-        self.state.decoder = RememberingDecoder()
-        self.state.decoder.max_header_list_size = MAX_HEAD
+        self.state = Connection2(client_side)
         self.state.local_settings = h2.settings.Settings(
             client=client_side,
             initial_values={

@@ -106,7 +106,7 @@ class Http2Connection(Http2Peer["Http2Request"]):
             self._refuse(stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
             return
         try:
-            head = _head(event.headers)
+            head = _head(event.headers, ended=event.stream_ended is not None)
         except BadHeaders:
             self._refuse(stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             return
@@ -279,6 +279,7 @@ class Http2Request(Request):
 
     def lose(self) -> None:
         """The client reset the stream or left."""
+        self.finished = True
         self.stream.lose()
         self.stream.incoming.fail(ClientGone())
         if self.task is not None:
@@ -317,8 +318,11 @@ class Http2Request(Request):
         self._connection.answered(self)
 
 
-def _head(raw: Any) -> RequestHead:
-    """The request line and headers of a stream; BadHeaders when HTTP/1 could not carry them."""
+def _head(raw: Any, ended: bool) -> RequestHead:
+    """The request line and headers of a stream; BadHeaders when HTTP/1 could not carry them.
+
+    `ended`: no body follows, so none may be announced (the library checks the lengths of others).
+    """
     pseudo, pairs = from_wire(raw)
     method = pseudo.get(b":method", "")
     target = pseudo.get(b":path", "")
@@ -326,6 +330,8 @@ def _head(raw: Any) -> RequestHead:
     authority = pseudo.get(b":authority", "") or headers.get("host") or ""
     host = split_host(authority)
     if not _METHOD.fullmatch(method) or not _TARGET.fullmatch(target) or host is None:
+        raise BadHeaders
+    if ended and headers.get("content-length", "0").strip("0"):
         raise BadHeaders
     headers["host"] = authority
     return RequestHead(
@@ -352,7 +358,7 @@ def upgrade_to_h2c(context: ServerContext, head: RequestHead) -> Http2Connection
         return None
     padded = settings[0] + "=" * (-len(settings[0]) % 4)
     try:
-        decoded = base64.urlsafe_b64decode(padded)
+        decoded = base64.b64decode(padded, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         return None
     if len(decoded) % 6:

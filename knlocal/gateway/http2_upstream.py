@@ -49,6 +49,15 @@ class Http2Upstream(Http2Peer["Http2Exchange"]):
     def stream_of(self, owner: Http2Exchange) -> Stream2:
         return owner.stream
 
+    def data_received(self, data: bytes) -> None:
+        if not self._told and data.startswith(b"HTTP/1."):
+            self._fail_all(
+                UpstreamError("it answers in HTTP/1.1, but its port is named h2c (HTTP/2)")
+            )
+            self.hang_up()
+            return
+        super().data_received(data)
+
     # Events
 
     def _settings(self, event: h2.events.RemoteSettingsChanged) -> None:
