@@ -30,6 +30,7 @@ from knlocal.control.destinations import Destinations
 from knlocal.control.garbage import GarbageCollector
 from knlocal.control.manager import Manager
 from knlocal.control.namespaces import NamespaceController, admit_namespace
+from knlocal.eventing import Addresses, Eventing
 from knlocal.gateway import Gateway, HttpClient, Pool, RouteTable
 from knlocal.journal import Journal
 from knlocal.project import system
@@ -232,6 +233,11 @@ class Daemon:
             activator_address=self.internal_host,
         )  # fmt: skip
         self.kubelet.drain_hooks.append(self.serving.drain)
+        self.eventing = Eventing(
+            self.store, self.client, self.routes, self.destinations, self.journal,
+            addresses=Addresses(self.external_port, self.internal_port, self.domain),
+            durable=self.home.events,
+        )  # fmt: skip
         self.sources = Sources(self.store, self.client, self.destinations)
         self.garbage = GarbageCollector(self.store)
         self.namespaces = NamespaceController(self.store)
@@ -242,6 +248,7 @@ class Daemon:
             ReplicaSetController(self.store, self.standbys),
             self.kubelet,
             *self.serving.controllers(),
+            *self.eventing.controllers,
             *self.sources.controllers,
         )
 
@@ -289,6 +296,7 @@ class Daemon:
         self.garbage.start()
         self._down.callback(self.garbage.stop)
         self.serving.start()
+        await self.eventing.start()
         await self.manager.start()
         self._down.push_async_callback(self._stop_features)
         self._builder = DockerBuilder(self.settings.build.parallel) if self.on_docker else None
@@ -307,6 +315,7 @@ class Daemon:
         """Requests in flight end first, then controllers, then (if told so) containers."""
         await self.gateway.close(DRAIN)
         await self.manager.stop()
+        await self.eventing.stop(DRAIN)
         await self.standbys.close()
         self.serving.stop()
         if self._leave_nothing:

@@ -135,8 +135,13 @@ def _with_delivery(spec: Obj, table: Delivery, where: str) -> Obj:
     return spec | ({"delivery": found} if found else {})
 
 
+#: Short words for broker classes; others are taken as they are.
+_CLASSES = {"memory": None, "durable": "Durable"}
+
+
 def _broker(settings: Settings, name: str, table: Broker, where: str) -> Obj:
-    annotations = {"eventing.knative.dev/broker.class": table.class_} if table.class_ else {}
+    found = _CLASSES.get(table.class_ or "memory", table.class_)
+    annotations = {"eventing.knative.dev/broker.class": found} if found else {}
     spec: Obj = {}
     if table.config:
         spec["config"] = {"apiVersion": "v1", "kind": "ConfigMap", "name": table.config}
@@ -161,10 +166,11 @@ def _trigger(settings: Settings, name: str, table: Trigger, where: str) -> Obj:
 def _channel(settings: Settings, name: str, table: Channel, where: str) -> Obj:
     kind = table.kind or "Channel"
     spec = _with_delivery({}, table, where)
+    marks = {"knlocal.dev/durable": "true"} if table.durable else {}
     if kind in ("Channel", "InMemoryChannel"):
-        return _object(settings, MESSAGING, kind, name, table, spec)
+        return _object(settings, MESSAGING, kind, name, table, spec, marks)
     spec["channelTemplate"] = {"apiVersion": MESSAGING, "kind": kind}
-    return _object(settings, MESSAGING, "Channel", name, table, spec)
+    return _object(settings, MESSAGING, "Channel", name, table, spec, marks)
 
 
 def _subscription(settings: Settings, name: str, table: Subscription, where: str) -> Obj:

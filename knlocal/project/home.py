@@ -33,6 +33,11 @@ class Home:
         return self.folder / "journal.db"
 
     @property
+    def events(self) -> Path:
+        """Events of durable brokers and channels."""
+        return self.folder / "events.db"
+
+    @property
     def kubeconfig(self) -> Path:
         return self.folder / "kubeconfig"
 

@@ -310,6 +310,7 @@ class Broker(Delivery):
 
     namespace: str | None = None
     class_: str | None = Field(None, alias="class")
+    """"memory" (the default), "durable", or a broker class as Knative names them."""
     config: str | None = None
     """The name of a ConfigMap."""
     labels: Env = {}
@@ -342,6 +343,8 @@ class Channel(Delivery):
     namespace: str | None = None
     kind: str | None = None
     """"InMemoryChannel", or another channel kind behind a plain Channel."""
+    durable: bool = False
+    """Events are on disk before they are accepted."""
     labels: Env = {}
     annotations: Env = {}
 

@@ -162,7 +162,7 @@ def test_eventing_tables_become_objects_with_delivery() -> None:
         sink = "broker:default"
         """
     )
-    assert broker["metadata"]["annotations"] == {"eventing.knative.dev/broker.class": "durable"}
+    assert broker["metadata"]["annotations"] == {"eventing.knative.dev/broker.class": "Durable"}
     assert trigger["spec"]["filter"] == {"attributes": {"type": "order.created"}}
     assert trigger["spec"]["delivery"] == {
         "retry": 5,
