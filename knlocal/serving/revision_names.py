@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from knlocal.resources.base import Obj, is_controlled_by, labels_of, spec_of
 from knlocal.resources.names import child_name
-from knlocal.serving.kinds import CONFIGURATION_GENERATION_LABEL, CONFIGURATION_LABEL, REVISION
+from knlocal.serving.kinds import CONFIGURATION_GENERATION_LABEL, REVISION
 from knlocal.store.store import Store
 
 
@@ -39,11 +39,12 @@ def named_revision(store: Store, configuration: Obj) -> Obj | None:
     revision = store.find(REVISION, namespace, name)
     if revision is None:
         return None
-    ours = labels_of(revision).get(CONFIGURATION_LABEL) == configuration["metadata"]["name"]
-    same = spec_of(revision) == spec_of(configuration)["template"].get("spec")
-    if not ours or not is_controlled_by(revision, configuration) or not same:
-        raise NameTaken(f'revisions.serving.knative.dev "{name}" already exists')
-    return revision
+    if is_controlled_by(revision, configuration):
+        if generation_of(revision) == configuration["metadata"]["generation"]:
+            return revision
+        if spec_of(revision) == spec_of(configuration)["template"].get("spec"):
+            return revision
+    raise NameTaken(f'revisions.serving.knative.dev "{name}" already exists')
 
 
 def generation_of(revision: Obj) -> int:

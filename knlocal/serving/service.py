@@ -15,6 +15,7 @@ from knlocal.resources.base import (
     annotations_of,
     copy,
     is_deleting,
+    key_of,
     labels_of,
     spec_of,
     status_of,
@@ -68,7 +69,14 @@ class ServiceController(Controller):
 
     def _configuration(self, service: Obj, status: Obj, conditions: Conditions) -> Obj | None:
         """The Configuration; None while the Route must not follow it yet."""
-        configuration = ensure(self.store, self.recorder, service, make_configuration(service))
+        desired = make_configuration(service)
+        existing = self.store.find_key(key_of(desired))
+        if existing is not None:
+            # From now on the labeler says who uses it.
+            desired["metadata"]["annotations"].pop(ROUTES)
+            routes = annotations_of(existing).get(ROUTES)
+            desired["metadata"]["annotations"] |= {ROUTES: routes} if routes else {}
+        configuration = ensure(self.store, self.recorder, service, desired)
         template_name = (spec_of(service)["template"].get("metadata") or {}).get("name")
         if not _observed(configuration):
             conditions.unknown(

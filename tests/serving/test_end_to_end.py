@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from knlocal.clock import SystemClock
+from knlocal.clock import SystemClock, TravelClock
 from knlocal.control.conditions import is_ready
 from knlocal.control.garbage import GarbageCollector
 from knlocal.control.manager import Manager
@@ -22,7 +22,7 @@ from knlocal.resources import catalog, settings
 from knlocal.resources.base import Obj
 from knlocal.runtime.process import ProcessRuntime
 from knlocal.serving import Ports, Serving
-from knlocal.serving.kinds import CONFIG_MAP, DEPLOYMENT, POD, REVISION, SERVICE
+from knlocal.serving.kinds import DEPLOYMENT, POD, REVISION, SERVICE
 from knlocal.store.store import Store
 from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
@@ -53,7 +53,7 @@ class Machine:
     """What the daemon wires, as far as Serving needs it."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock = SystemClock()
+        self.clock = TravelClock()
         self.store = Store(catalog.registry(), self.clock)
         self.store.admission.append(admit_namespace)
         for name in SYSTEM_NAMESPACES:
@@ -63,7 +63,7 @@ class Machine:
         self.routes = RouteTable()
         self.pool = Pool(self.clock)
         self.gateway = Gateway(self.routes, self.clock)
-        self.runtime = ProcessRuntime("test", self.clock, folder / "state")
+        self.runtime = ProcessRuntime("test", SystemClock(), folder / "state")
         self.kubelet = Kubelet(self.store, self.runtime, folder / "volumes")
         self.standbys = Standbys(self.kubelet)
         self.serving = Serving(
@@ -150,13 +150,7 @@ async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
 
 
 async def test_a_service_runs_scales_to_zero_and_wakes(machine: Machine) -> None:
-    machine.store.modify(
-        CONFIG_MAP, "knative-serving", "config-autoscaler",
-        lambda c: c["data"].update({"scale-to-zero-grace-period": "1s"}),
-    )  # fmt: skip
-    machine.store.create(
-        program("one", annotations={"autoscaling.knative.dev/window": "6s"})
-    )
+    machine.store.create(program("one"))
     await machine.ready("hello", "hello-00001")
     status, body = await machine.get("hello.default.localhost")
     assert status == 200
@@ -165,6 +159,7 @@ async def test_a_service_runs_scales_to_zero_and_wakes(machine: Machine) -> None
         "one", "hello-00001", "hello.default.localhost", "http",
     )  # fmt: skip
     assert "for=127.0.0.1" in forwarded
+    await machine.clock.advance(70)
     await machine.until(lambda: not machine.store.list(POD))
     status, body = await machine.get("hello.default.localhost")
     assert (status, body.split("|")[0]) == (200, "one")

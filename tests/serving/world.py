@@ -315,11 +315,7 @@ class World:
         if existing is None:
             stored = self.store.create(obj)
         else:
-            kept = (existing["metadata"].get("annotations") or {}) | (
-                obj["metadata"].get("annotations") or {}
-            )
-            metadata = {**obj["metadata"], "annotations": kept}
-            stored = self.store.update({**obj, "metadata": metadata})
+            stored = self.store.update(_merged(existing, obj))
         await self.settled()
         return stored
 
@@ -354,6 +350,13 @@ class World:
     ) -> Response:
         pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
         return await self.client.request("GET", url, pairs, timeout=None)
+
+
+def _merged(has: Any, wanted: Any) -> Any:
+    """As `kubectl apply` would: what is not mentioned stays, lists are replaced."""
+    if isinstance(has, dict) and isinstance(wanted, dict):
+        return has | {key: _merged(has.get(key), value) for key, value in wanted.items()}
+    return wanted
 
 
 def service(name: str = "hello", image: str = "demo:1", **more: Any) -> Obj:
