@@ -62,7 +62,7 @@ def _step(text: str, at: int) -> tuple[Step, int]:
         wanted = next(part for part in (single, double, bare) if part is not None)
         return _where(_unescaped(field), operator, wanted), match.end()
     if match := _QUOTED.match(text, at):
-        return _field(match.group(2)), match.end()
+        return _field(_unescaped(match.group(2))), match.end()
     if match := _INDEX.match(text, at):
         return _at(int(match.group(1))), match.end()
     if match := _SLICE.match(text, at):
