@@ -24,7 +24,7 @@ import yaml
 from knlocal import __version__
 from knlocal.apiserver.kubeconfig import write_kubeconfig
 from knlocal.apiserver.server import ApiServer
-from knlocal.build.docker import DockerBuilder
+from knlocal.build.builders import Builders
 from knlocal.clock import Clock, SystemClock
 from knlocal.control.destinations import Destinations
 from knlocal.control.garbage import GarbageCollector

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from knlocal.build.api import BuildRequest
 from knlocal.build.ignore import Ignore
 
 
@@ -73,3 +75,19 @@ def digest(
     for key, value in sorted((facts or {}).items()):
         total.update(f"{key}={value}\0".encode())
     return total.hexdigest()
+
+
+def export(request: BuildRequest, folder: Path) -> None:
+    """Lay out a build context in a folder: for builders that are given one."""
+    for path, entry in Ignore(request.ignored).walk(request.context):
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copy2(entry.path, target, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # replaced by an editor just now
+    for path, data in request.files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from knlocal.build.api import Builder, BuildFailure, BuildRequest
+from knlocal.build.builders import Builders
 from knlocal.build.context import Scanner, SourceFile, digest
 from knlocal.build.dockerfile import parse
 from knlocal.build.ignore import Ignore, from_gitignore, read
@@ -83,12 +84,12 @@ class Sources:
     """Makes origins. Keeps in mind what it built, and what it read, for the next save."""
 
     def __init__(
-        self, settings: Settings, home: Home, runtime: RuntimeName, builder: Builder | None
+        self, settings: Settings, home: Home, runtime: RuntimeName, builders: Builders | None
     ) -> None:
         self.settings = settings
         self._home = home
         self.runtime = runtime
-        self._builder = builder
+        self._builders = builders
         self._scanner = Scanner()
         self.snapshots = Snapshots(home.snapshots)
         self._slots = asyncio.Semaphore(settings.build.parallel)
@@ -175,8 +176,8 @@ class Sources:
     # -- images -------------------------------------------------------------------------------
 
     async def _docker_origin(self, want: Wanted, looked: Looked, told: Told, mount: bool) -> Origin:
-        recipe, builder = looked.recipe, self._builder
-        if recipe.dockerfile is None or builder is None:
+        recipe = looked.recipe
+        if recipe.dockerfile is None or self._builders is None:
             raise ProjectError(
                 Problem(
                     "knlocal.toml",
@@ -185,6 +186,7 @@ class Sources:
                     'add a Dockerfile, or set runtime = "process" under [project]',
                 )
             )
+        builder = self._builders.get((want.table.build or Build()).builder)
         facts = await self._facts(want, recipe, builder)
         image = self._image(want, digest(looked.files, facts))
         origin = Origin(image, recipe.annotations, env=recipe.env)
@@ -199,20 +201,28 @@ class Sources:
             looked, tree = await self._snapshot(want, looked)
             over = {"dir": str(tree), "target": recipe.target}
             return replace(origin, image=last, snapshot=over)
-        await self._build(want, looked, image, told)
+        await self._build(builder, want, looked, image, told)
         self._remember(want, parts, image)
         return origin
 
-    async def _facts(self, want: Wanted, recipe: Recipe, builder: Builder) -> dict[str, str]:
-        """What an image depends on beside its files: the base as it is here, too."""
+    def image_of(self, want: Wanted, looked: Looked) -> str:
+        """A name by content for where nothing is built: it does not know the base image here."""
+        return self._image(want, digest(looked.files, self._own_facts(want, looked.recipe)))
+
+    @staticmethod
+    def _own_facts(want: Wanted, recipe: Recipe) -> dict[str, str]:
+        """What an image depends on beside its files."""
         build = want.table.build or Build()
-        facts = {
+        return {
             "dockerfile": recipe.dockerfile or "",
             "target": build.target or "",
-            "builder": builder.name,
             **{f"arg.{key}": value for key, value in recipe.args.items()},
             **{f"file.{key}": data.hex() for key, data in recipe.files.items()},
         }
+
+    async def _facts(self, want: Wanted, recipe: Recipe, builder: Builder) -> dict[str, str]:
+        """The same with what is only known where it is built: the base as it is here."""
+        facts = {**self._own_facts(want, recipe), "builder": builder.name}
         for instruction in parse(recipe.dockerfile or ""):
             if instruction.name == "FROM":
                 base = _substituted(instruction.value.split(" ")[0], recipe.args)
@@ -227,9 +237,10 @@ class Sources:
         name = want.name.replace(":", "-").replace("/", "-")
         return f"{PREFIX}/{self.settings.project.name}/{name}:{content[:16]}"
 
-    async def _build(self, want: Wanted, looked: Looked, image: str, told: Told) -> None:
-        recipe, builder = looked.recipe, self._builder
-        assert builder is not None
+    async def _build(
+        self, builder: Builder, want: Wanted, looked: Looked, image: str, told: Told
+    ) -> None:
+        recipe = looked.recipe
         assert recipe.dockerfile is not None
         build = want.table.build or Build()
         request = BuildRequest(
@@ -246,7 +257,8 @@ class Sources:
             labels={"dev.knlocal.built-for": f"{self.settings.project.name}/{want.name}"},
         )
         async with self._slots:
-            told(want.name, f"building from {recipe.kind}")
+            with_what = "" if builder.name == "docker" else f" with {builder.name}"
+            told(want.name, f"building from {recipe.kind}{with_what}")
             await builder.build(request, lambda line: told(want.name, line))
             told(want.name, f"built {image}")
 

@@ -1,0 +1,99 @@
+"""`init`: a first knlocal.toml, made from what the folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from knlocal.cli.context import Context, echo, pass_context
+from knlocal.cli.exits import CliError, Exit
+
+_SKIPPED = {"node_modules", "venv", "dist", "build", "tests", "test", "docs"}
+_MANIFESTS = ("k8s", "manifests", "deploy", "config", "kubernetes")
+
+_HEAD = """\
+# What knlocal runs here. `knlocal up` starts it, `knlocal export` prints it for a real cluster.
+[project]
+name = "{name}"
+{manifests}"""
+
+_EXAMPLE = """
+# [services.hello]
+# source = "./hello"                 # a Dockerfile, a func.yaml, or a plain Python or Node folder
+# env = { GREETING = "hello" }
+# scale = { min = 0, max = 4, concurrency = 10, window = "60s" }
+#
+# [services.audit]
+# image = "ghcr.io/acme/audit:1.4"
+"""
+
+_EVENTING = """
+# [brokers.default]
+#
+# [triggers.created]
+# broker = "default"
+# filter = { type = "order.created" }
+# sink = "SERVICE"
+"""
+
+
+@click.command("init")
+@click.option("--name", help="The project's name (default: the folder's).")
+@click.option("--force", is_flag=True, help="Replace a knlocal.toml that is there.")
+@pass_context
+def init_command(context: Context, name: str | None, force: bool) -> int:
+    """Make a knlocal.toml for this folder, from the sources and YAML found in it."""
+    from knlocal.project import config
+
+    folder = context.folder.resolve()
+    path = folder / config.FILE_NAME
+    if path.exists() and not force:
+        raise CliError(f"{path} is there already", Exit.USAGE, "--force replaces it")
+    found = list(_services(folder))
+    text = _HEAD.format(
+        name=config.default_name(folder) if name is None else name,
+        manifests=_manifests_line(folder),
+    )
+    for service, source, kind in found:
+        text += f'\n[services.{service}]\nsource = "{source}"' + f"{' ' * 8}# {kind}\n"
+    text += "" if found else _EXAMPLE
+    text += _EVENTING
+    config.parse(text, config.FILE_NAME, folder)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror}") from None
+    echo(f"made {path.name}" + (f" with {len(found)} service(s)" if found else ""))
+    for service, source, kind in found:
+        echo(f"  {service}: {source} ({kind})")
+    echo("next: knlocal up")
+    return Exit.OK
+
+
+def _services(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, path and kind of each source folder: this one, or those right below it."""
+    from knlocal.build.recipes import NotASource, recognise
+    from knlocal.project.config import default_name
+
+    try:
+        yield default_name(folder), ".", recognise(folder).kind
+    except NotASource:
+        pass
+    else:
+        return
+    for place in sorted(folder.iterdir()):
+        if place.is_dir() and not place.name.startswith(".") and place.name not in _SKIPPED:
+            try:
+                kind = recognise(place).kind
+            except NotASource:
+                continue
+            yield default_name(place), f"./{place.name}", kind
+
+
+def _manifests_line(folder: Path) -> str:
+    for name in _MANIFESTS:
+        if any((folder / name).glob("*.y*ml")):
+            return f'manifests = ["{name}/*.yaml"]\n'
+    return ""
