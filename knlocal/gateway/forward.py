@@ -373,13 +373,10 @@ def _request_headers(
     """What the upstream gets to see: end-to-end headers, and where the request came from."""
     headers = request.headers
     dropped: Collection[str] = _NOT_PASSED
-    if _CONNECTION in headers or remove_headers or set_headers:
-        dropped = set(_NOT_PASSED)
-        for value in headers.getall(_CONNECTION, ()):
-            dropped |= tokens(value)
-        dropped.update(name.lower() for name in remove_headers)
-        if set_headers:
-            dropped.update(name.lower() for name in set_headers)
+    if remove_headers or set_headers:
+        dropped = _dropped(frozenset(remove_headers), tuple(set_headers or ()))
+    if _CONNECTION in headers:
+        dropped = {*dropped, *tokens(",".join(headers.getall(_CONNECTION)))}
     pairs = [pair for pair in headers.items() if pair[0].lower() not in dropped]
     _add_origin(request, headers, pairs)
     if _TE in headers and "trailers" in headers[_TE].lower():
@@ -390,6 +387,12 @@ def _request_headers(
     if set_headers:
         pairs.extend(set_headers.items())
     return pairs
+
+
+@lru_cache(maxsize=64)
+def _dropped(removed: frozenset[str], set_anew: tuple[str, ...]) -> frozenset[str]:
+    """Callers give the same few names all the time."""
+    return _NOT_PASSED.union(name.lower() for name in (*removed, *set_anew))
 
 
 def _add_origin(request: Request, headers: CIMultiDict[str], pairs: Pairs) -> None:
