@@ -299,16 +299,16 @@ class Daemon:
         await self.eventing.start()
         await self.manager.start()
         self._down.push_async_callback(self._stop_features)
-        self._builder = DockerBuilder(self.settings.build.parallel) if self.on_docker else None
-        if self._builder is not None:
-            self._down.push_async_callback(self._builder.close)
+        build = self.settings.build
+        self._builders = Builders(build.builder or "docker", build.parallel)
+        self._down.push_async_callback(self._builders.close)
         self.project = self.door(self.settings, self.told)
 
     def door(self, settings: Settings, told: Told, inventory: Key = INVENTORY) -> ProjectDoor:
         """A door for a project's files; tests let several share this daemon, each with an
         inventory and a namespace of its own."""
         runtime: RuntimeName = "docker" if self.on_docker else "process"
-        sources = ProjectSources(settings, self.home, runtime, self._builder)
+        sources = ProjectSources(settings, self.home, runtime, self._builders)
         return ProjectDoor(settings, self.store, sources, told, inventory)
 
     async def _stop_features(self) -> None:

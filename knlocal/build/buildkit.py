@@ -13,7 +13,7 @@ from knlocal.build.docker import DockerBuilder
 
 
 class BuildKitBuilder(DockerBuilder):
-    """`docker buildx build --load`: cache mounts, secrets and heredocs of newer Dockerfiles work."""
+    """`docker buildx build --load`: newer Dockerfiles' cache mounts and heredocs work."""
 
     name = "buildkit"
 
