@@ -57,6 +57,7 @@ class Journal:
         self._by_id: dict[str, list[Trail]] = {}
         self._listeners: list[Listener] = []
         self._changed: dict[int, Trail] = {}
+        self._unsaved_work = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
 
     # -- writing ------------------------------------------------------------------------------
@@ -83,8 +84,7 @@ class Journal:
         self._by_id.setdefault(event.id, []).append(trail)
         if len(self._trails) > self._max_trails or self._bytes > self._max_bytes:
             self._forget_oldest()
-        if self._file is not None:
-            self._changed[trail.seq] = trail
+        self._keep(trail)
         for listener in self._listeners:
             listener(trail, None)
         return trail
@@ -92,8 +92,7 @@ class Journal:
     def step(self, trail: Trail, step: Step) -> None:
         """Something happened to an event on its way."""
         trail.steps.append(step)
-        if self._file is not None:
-            self._changed[trail.seq] = trail
+        self._keep(trail)
         for listener in self._listeners:
             listener(trail, step)
 
@@ -241,13 +240,20 @@ class Journal:
     async def _save_for_ever(self) -> None:
         assert self._file is not None
         while True:
+            # Nothing to save, nothing ticks: an idle daemon sleeps, and virtual time leaps.
+            await self._unsaved_work.wait()
             await self.clock.sleep(self.SAVE_SECONDS)
-            if not self._changed:
-                continue
+            if len(self._changed) <= self._save_batch:
+                self._unsaved_work.clear()
             try:
                 await asyncio.to_thread(self._file.write, self._batch())
             except Exception:
                 log.exception("cannot save the journal")
+
+    def _keep(self, trail: Trail) -> None:
+        if self._file is not None:
+            self._changed[trail.seq] = trail
+            self._unsaved_work.set()
 
     def _batch(self) -> list[Row]:
         """Rendered here, on the event loop's thread, where the trails do not change meanwhile."""
