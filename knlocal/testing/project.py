@@ -68,6 +68,8 @@ class LocalProject:
     `folder` may hold a knlocal.toml, which is applied on `start`.
     """
 
+    POD = POD
+
     def __init__(self, host: Host, folder: Path, namespace: str = "") -> None:
         self.host = host
         self.folder = folder

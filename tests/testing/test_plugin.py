@@ -1,0 +1,116 @@
+"""The plugin as its users see it: a project per test, real services, events, time in one's hand."""
+
+import asyncio
+
+import pytest
+
+pytestmark = pytest.mark.knlocal(folder="shop", runtime="process")
+
+
+def trigger(sink, **delivery):
+    spec = {
+        "broker": "default",
+        "filter": {"attributes": {"type": "order.created"}},
+        "subscriber": {"uri": sink.url},
+    }
+    if delivery:
+        spec["delivery"] = delivery
+    return {
+        "apiVersion": "eventing.knative.dev/v1",
+        "kind": "Trigger",
+        "metadata": {"name": "to-sink"},
+        "spec": spec,
+    }
+
+
+def test_the_services_of_the_project_answer(knlocal) -> None:
+    answer = knlocal.service("orders").get("/")
+    assert answer.status == 200
+    assert answer.text == "hello from orders\n"
+
+
+async def test_asynchronous_tests_have_twins_of_everything(knlocal) -> None:
+    answers = await asyncio.gather(*(knlocal.service("orders").aget("/") for _ in range(5)))
+    assert {answer.status for answer in answers} == {200}
+
+
+def test_events_reach_services_and_sinks_and_are_seen(knlocal, sink) -> None:
+    knlocal.apply(trigger(sink))
+    sent = knlocal.events.send(type="order.created", data={"id": 1})
+    assert sink.expect(type="order.created", data={"id": 1}).id == sent.id
+    assert knlocal.events.expect(type="order.created").id == sent.id
+    knlocal.events.send(type="order.paid")
+    sink.expect_none(type="order.paid")
+
+
+def test_tests_do_not_see_each_others_objects(knlocal, sink) -> None:
+    with pytest.raises(Exception, match="not found"):
+        knlocal.get("trigger", "to-sink")
+    knlocal.apply(trigger(sink))
+    assert knlocal.get("trigger", "to-sink")["metadata"]["namespace"] == knlocal.namespace
+
+
+def test_back_off_takes_no_time(knlocal, sink) -> None:
+    knlocal.apply(trigger(sink, retry=5, backoffPolicy="linear", backoffDelay="PT1H"))
+    sink.answers(503, 503, 202)
+    knlocal.events.send(type="order.created")
+    sink.expect(type="order.created")
+    knlocal.clock.advance("3h")
+    sink.expect(type="order.created")
+    sink.expect(type="order.created")
+    sink.expect_none(type="order.created")
+
+
+def test_a_day_of_cron_passes_at_once(knlocal, sink) -> None:
+    source = {
+        "apiVersion": "sources.knative.dev/v1",
+        "kind": "PingSource",
+        "metadata": {"name": "hourly"},
+        "spec": {
+            "schedule": "0 * * * *",
+            "contentType": "text/plain",
+            "data": "tick",
+            "sink": {"uri": sink.url},
+        },
+    }
+    knlocal.apply(source)
+    knlocal.clock.advance("24h")
+    for _ in range(24):
+        sink.expect(type="dev.knative.sources.ping", data="tick")
+    sink.expect_none()
+
+
+def test_idle_services_reach_zero_and_wake(knlocal) -> None:
+    def pods():
+        return [
+            pod
+            for pod in knlocal.daemon.store.list(knlocal.POD, knlocal.namespace)
+            if not pod["metadata"].get("deletionTimestamp")
+        ]
+
+    knlocal.service("orders").get("/")
+    assert len(pods()) == 1
+    knlocal.clock.advance("3m")
+    assert pods() == []
+    assert knlocal.service("orders").get("/").status == 200
+
+
+def test_logs_of_a_service_can_be_read(knlocal) -> None:
+    knlocal.service("orders").post("/", headers={"ce-type": "by.hand"}, data="x")
+    assert "got by.hand" in knlocal.logs("orders")
+
+
+def test_what_cannot_become_ready_says_why(knlocal, sink) -> None:
+    lost = trigger(sink)
+    lost["spec"]["broker"] = "nowhere"
+    with pytest.raises(
+        AssertionError, match=r'BrokerDoesNotExist: Broker "nowhere" does not exist'
+    ):
+        knlocal.apply(lost, within="0.3s")
+
+
+def test_a_refused_object_says_why(knlocal, sink) -> None:
+    wrong = trigger(sink)
+    wrong["spec"]["filter"]["attributes"] = {"TYPE": "x"}
+    with pytest.raises(AssertionError, match='invalid key name "TYPE"'):
+        knlocal.apply(wrong)
