@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 from knlocal.clock import Clock
@@ -115,20 +116,21 @@ class Dispatcher:
         *,
         wants_reply: bool,
     ) -> Answer:
-        local = self._by_url.get(url) or self._by_url.get(_canonical(url))
+        local = self._by_url.get(_canonical(url))
         if local is not None:
             verdict = await local.accept(
                 event, message.forward, parent=message.trail, via=subscription.name
             )
             retry_after = {"retry-after": str(verdict.retry_after)} if verdict.retry_after else {}
             return Answer(verdict.status, retry_after, verdict.reason.encode())
-        encoded = encode(event, subscription.policy.mode)
+        policy = subscription.policy
+        encoded = encode(event, policy.mode)
         headers = [*encoded.headers, ("Kn-Namespace", subscription.namespace), *message.forward]
         if wants_reply:
             headers.append(PREFER_REPLY)
-        return await self.post(url, headers, encoded.body, subscription.policy.timeout)
+        return await self._post(url, headers, encoded.body, policy.timeout)
 
-    async def post(
+    async def _post(
         self, url: str, headers: Sequence[tuple[str, str]], body: bytes, timeout: float
     ) -> Answer:
         """One POST. Redirects that keep the method (307, 308) are followed, as Go's client does."""
@@ -142,13 +144,14 @@ class Dispatcher:
             except Exception as error:
                 log.exception("cannot post to %s", url)
                 return Answer(0, error=f"{type(error).__name__}: {error}")
-            location = response.headers.get("location")
-            if response.status not in (307, 308) or not location:
-                return Answer(response.status, response.headers, response.body)
-            url = urljoin(url, location)
+            status = response.status
+            if (status != 307 and status != 308) or "location" not in response.headers:
+                return Answer(status, response.headers, response.body)
+            url = urljoin(url, response.headers["location"])
         return Answer(0, error=f"more than {MAX_REDIRECTS} redirects")
 
 
+@lru_cache(maxsize=4096)
 def _canonical(url: str) -> str:
     """A URL as exchanges are found by it: lower-case host without default port, no last slash."""
     parts = urlsplit(url)

@@ -101,6 +101,10 @@ class Exchange:
             await committed
         if self.observe is not None:
             self.observe(event)
+        if not via:
+            for one in matched:
+                if one.worker[0].behind:
+                    await one.worker[0].catch_up()
         return ACCEPTED
 
     def refuse(self, event: Event, status: int, reason: str) -> None:

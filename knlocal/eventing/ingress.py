@@ -96,12 +96,30 @@ async def take(request: Request, exchange: Exchange, max_event: int) -> None:
 
 def forwarded(headers: Mapping[str, str]) -> Forward:
     """The headers that go on to subscribers; all others are dropped."""
-    found = []
-    for name, value in headers.items():
-        lower = name.lower()
-        if lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIXES):
-            found.append((name, value))
-    return tuple(found)
+    known = _GOES_ON
+    found = None
+    for name in headers:
+        goes_on = known.get(name)
+        if goes_on is None:
+            goes_on = _goes_on(name)
+        if goes_on:
+            found = True
+            break
+    if not found:
+        return ()
+    return tuple((name, value) for name, value in headers.items() if _goes_on(name))
+
+
+#: Whether a header goes on, by its name as received. Bounded, as clients choose the names.
+_GOES_ON: dict[str, bool] = {}
+
+
+def _goes_on(name: str) -> bool:
+    lower = name.lower()
+    if len(_GOES_ON) >= 4096:
+        _GOES_ON.clear()
+    _GOES_ON[name] = result = lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIXES)
+    return result
 
 
 async def _is_post(request: Request) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from knlocal.clock import Clock
+from knlocal.clock import Clock, Timer
 from knlocal.eventing.delivery import DeliveryPolicy, should_retry
 from knlocal.eventing.engines import Message, Queue
 from knlocal.eventing.filters import EVERYTHING, Filter, Refusal
@@ -35,6 +36,18 @@ class Answer(NamedTuple):
     @property
     def accepted(self) -> bool:
         return 200 <= self.status < 300
+
+
+_UNTRIED = Answer(-1)
+
+QUICK = 0.01
+"""Seconds that a delivery may take for its subscriber to count as quick."""
+
+SOFT_DEPTH = 64
+"""Waiting messages above which a quick subscriber is given time to catch up."""
+
+HOLD_SECONDS = 0.05
+"""How long an answer at the door may be held for that, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +104,10 @@ class Subscriber:
         self._busy: dict[int, str] = {}
         #: Deliveries being made now.
         self.active = 0
+        #: Whether the last delivery succeeded at once and soon.
+        self.quick = False
+        self._held: deque[asyncio.Future[None]] = deque()
+        self._hold_timer: Timer | None = None
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -109,6 +126,7 @@ class Subscriber:
 
     async def stop(self) -> None:
         """Break off at once; what was not done stays in the queue."""
+        self._release_all()
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()
@@ -131,6 +149,40 @@ class Subscriber:
                 return f"in the queue ({self.queue.depth} events), behind one that is: {what}"
         return f"in the queue ({self.queue.depth} events)"
 
+    # -- pace ---------------------------------------------------------------------------------
+
+    @property
+    def behind(self) -> bool:
+        """Whether the door does well to slow down a little: events come faster than even a quick
+        subscriber can be sent them. A slow, failing or absent one never holds up anybody."""
+        return self.quick and self.queue.depth > SOFT_DEPTH
+
+    async def catch_up(self) -> None:
+        """Return when some of what waits is delivered, or soon anyway."""
+        held = asyncio.get_running_loop().create_future()
+        self._held.append(held)
+        if self._hold_timer is None:
+            self._hold_timer = self._transport.clock.call_later(HOLD_SECONDS, self._release_all)
+        await held
+
+    def _release(self) -> None:
+        """One delivery made, one sender may go on."""
+        if self.queue.depth <= SOFT_DEPTH:
+            self._release_all()
+            return
+        held = self._held.popleft()
+        if not held.done():
+            held.set_result(None)
+
+    def _release_all(self) -> None:
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+            self._hold_timer = None
+        while self._held:
+            held = self._held.popleft()
+            if not held.done():
+                held.set_result(None)
+
     # -- work ---------------------------------------------------------------------------------
 
     async def _work(self) -> None:
@@ -139,7 +191,11 @@ class Subscriber:
             message = await queue.take()
             self.active += 1
             try:
-                await self._deliver(message)
+                first = await self._first_attempt(message)
+                if first is not None:
+                    self.quick = False
+                    self._release_all()
+                    await self._deliver(message, first)
             except asyncio.CancelledError:
                 raise
             except Exception:
@@ -153,16 +209,45 @@ class Subscriber:
             committed = queue.done(message)
             if committed is not None:
                 await committed
+            if self._held:
+                self._release()
 
-    async def _deliver(self, message: Message) -> None:
+    async def _first_attempt(self, message: Message) -> Answer | None:
+        """The usual case in few steps: the subscriber is known, and simply accepts. None when that
+        was all; else what `_deliver` has to go on with (status -1: nothing was tried yet)."""
+        subscription = self.subscription
+        url = subscription.subscriber
+        if not url or subscription.unresolved:
+            return _UNTRIED
+        clock, trail = self._transport.clock, message.trail
+        if trail is not None:
+            self._busy[trail.seq] = f"being delivered to {url}"
+        began = clock.monotonic()
+        answer = await self._transport.send(
+            url, message.event, message, subscription, wants_reply=True
+        )
+        took = clock.monotonic() - began
+        if not answer.accepted or answer.body or _is_event(answer):
+            if trail is not None:
+                self._step_attempt(trail, url, answer, took)
+            return answer
+        self.quick = took < QUICK
+        if trail is not None:
+            self._transport.step(
+                trail,
+                Step("delivered", subscription.name, clock.now(), url, answer.status, took),
+            )
+        return None
+
+    async def _deliver(self, message: Message, first: Answer) -> None:
+        """Everything that may be needed: waiting for an address, retries, reply, dead letter."""
         while self.subscription.unresolved:
             self._changed.clear()
             await self._changed.wait()
-        subscription = self.subscription
-        if not subscription.subscriber:
+        if not self.subscription.subscriber:
             await self._forward_as_is(message)
             return
-        answer = await self._attempts(message, message.event, reply=False)
+        answer = await self._attempts(message, message.event, reply=False, first=first)
         subscription = self.subscription
         if not answer.accepted:
             await self._give_up(message, subscription.subscriber, answer)
@@ -191,13 +276,18 @@ class Subscriber:
         else:
             await self._give_up(message, self.subscription.reply, answer)
 
-    async def _attempts(self, message: Message, event: Event, *, reply: bool) -> Answer:
-        """Try until it is accepted, refused for good, or tried often enough."""
+    async def _attempts(
+        self, message: Message, event: Event, *, reply: bool, first: Answer | None = None
+    ) -> Answer:
+        """Try until it is accepted, refused for good, or tried often enough. `first` is the answer
+        to an attempt that was made already."""
         retry = 0
+        answer = first if first is not None else _UNTRIED
         while True:
             subscription = self.subscription
             url = subscription.reply if reply else subscription.subscriber
-            answer = await self._attempt(url, event, message, wants_reply=not reply)
+            if answer is _UNTRIED:
+                answer = await self._attempt(url, event, message, wants_reply=not reply)
             if not reply and answer.accepted:
                 answer = self._checked(answer)
             policy = subscription.policy
@@ -212,6 +302,7 @@ class Subscriber:
                 f"{self._transport.clock.now():%H:%M:%S}"
             )  # fmt: skip
             await self._pause(pause)
+            answer = _UNTRIED
 
     async def _attempt(
         self, url: str, event: Event, message: Message, *, wants_reply: bool
@@ -227,18 +318,7 @@ class Subscriber:
         answer = await self._transport.send(
             url, event, message, self.subscription, wants_reply=wants_reply
         )
-        self._transport.step(
-            trail,
-            Step(
-                "attempt",
-                self.subscription.name,
-                clock.now(),
-                url,
-                answer.status,
-                clock.monotonic() - began,
-                answer.error or (response_start(answer.body) if answer.body else ""),
-            ),
-        )
+        self._step_attempt(trail, url, answer, clock.monotonic() - began)
         return answer
 
     async def _pause(self, seconds: float) -> None:
@@ -320,6 +400,14 @@ class Subscriber:
     def _note(self, message: Message, what: str) -> None:
         if message.trail is not None:
             self._busy[message.trail.seq] = what
+
+    def _step_attempt(self, trail: Trail, url: str, answer: Answer, took: float) -> None:
+        said = answer.error or (response_start(answer.body) if answer.body else "")
+        now = self._transport.clock.now()
+        self._transport.step(
+            trail,
+            Step("attempt", self.subscription.name, now, url, answer.status, took, said),
+        )
 
     def _step(
         self, message: Message, kind: StepKind, target: str = "", status: int = 0, detail: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 Mode = Literal["binary", "structured"]
@@ -27,7 +28,7 @@ class Event:
     int where the JSON format said so; `data` None means that there is none.
     """
 
-    __slots__ = ("attributes", "cache", "content", "data", "mode")
+    __slots__ = ("attributes", "cache", "content", "data", "mode", "plain")
 
     def __init__(
         self,
@@ -40,6 +41,8 @@ class Event:
         self.data = data
         self.mode: Mode = mode
         self.content: Content = content
+        #: Whether every attribute is a string that needs no encoding in a header.
+        self.plain = False
         #: Encodings already made, by those who make them: a fan-out encodes once.
         self.cache: dict[str, Any] = {}
 
@@ -101,6 +104,36 @@ def validate(attributes: Mapping[str, Any]) -> None:
     found = problems(attributes)
     if found:
         raise InvalidEvent("; ".join(found))
+
+
+def is_valid(attributes: Mapping[str, str]) -> bool:
+    """A quick yes for the usual event, whose values are strings fit for headers; False means only
+    that `problems` has to look."""
+    return (
+        attributes.get("specversion") in SPEC_VERSIONS
+        and "" not in attributes.values()
+        and "id" in attributes
+        and "type" in attributes
+        and "source" in attributes
+        and _fine("source", attributes["source"])
+        and _names_fine(tuple(attributes))
+        and ("time" not in attributes or not _time(attributes["time"]))
+        and _fine("datacontenttype", attributes.get("datacontenttype", "a/b"))
+        and "dataschema" not in attributes
+        and "schemaurl" not in attributes
+        and "data" not in attributes
+    )
+
+
+@lru_cache(maxsize=4096)
+def _fine(name: str, value: str) -> bool:
+    """Whether one of the values that repeat themselves from event to event is valid."""
+    return not _CHECKS[name](value)
+
+
+@lru_cache(maxsize=1024)
+def _names_fine(names: tuple[str, ...]) -> bool:
+    return all(map(_NAME, names))
 
 
 def problems(attributes: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from knlocal.events.event import Event, InvalidEvent, Mode, canonical, validate
+from knlocal.events.event import Event, InvalidEvent, Mode, canonical, is_valid, validate
 from knlocal.events.json_format import (
     BATCH_MEDIA_TYPE,
     MEDIA_TYPE,
@@ -95,35 +95,79 @@ def encode_header(value: str) -> str:
     return value if _PLAIN(value) else quote(value, safe=_SAFE)
 
 
+#: Headers that belong to no attribute.
+_OTHER = ""
+#: Attribute by header name, as received; "" for other headers. Most events use the same few.
+_ATTRIBUTES: dict[str, str] = {}
+_KNOWN_AT_MOST = 4096
+
+
+def _attribute_of(header: str) -> str:
+    """The attribute that a header carries, or "". Remembers, up to a bound."""
+    lower = header.lower()
+    if lower.startswith("ce-"):
+        name = lower[3:]
+    else:
+        name = "datacontenttype" if lower == "content-type" else _OTHER
+    if len(_ATTRIBUTES) >= _KNOWN_AT_MOST:
+        _ATTRIBUTES.clear()
+    _ATTRIBUTES[header] = name
+    return name
+
+
 def _from_binary(headers: Mapping[str, str], content_type: str, body: bytes) -> Event:
     if "ce-specversion" not in headers:
         raise InvalidEvent(
             f"not a CloudEvent: neither a ce-specversion header nor a Content-Type of {MEDIA_TYPE}"
         )
     attributes: dict[str, str] = {}
-    for name, value in headers.items():
-        if name[:3] in ("ce-", "Ce-", "CE-", "cE-"):
-            attribute = name[3:].lower()
+    plain = True
+    known = _ATTRIBUTES
+    for header, value in headers.items():
+        name = known.get(header)
+        if name is None:
+            name = _attribute_of(header)
+        if not name:
+            continue
+        if not _PLAIN(value) and name != "datacontenttype":
+            plain = False
             try:
-                attributes[attribute] = decode_header(value)
+                value = decode_header(value)
             except InvalidEvent as error:
-                raise InvalidEvent(f"{attribute}: {error}") from None
-    if "datacontenttype" in attributes:
-        raise InvalidEvent("ce-datacontenttype MUST NOT be present, Content-Type says it")
-    if content_type:
-        attributes["datacontenttype"] = content_type
-    validate(attributes)
-    return Event(attributes, body or None)
+                raise InvalidEvent(f"{name}: {error}") from None
+        elif name == "datacontenttype" and header[:3].lower() == "ce-":
+            raise InvalidEvent("ce-datacontenttype MUST NOT be present, Content-Type says it")
+        attributes[name] = value
+    if attributes.get("datacontenttype") == "":
+        del attributes["datacontenttype"]
+    if not (plain and is_valid(attributes)):
+        validate(attributes)
+    event = Event(attributes, body or None)
+    event.plain = plain
+    return event
+
+
+_HEADERS: dict[str, str] = {}
+
+
+def _header_of(attribute: str) -> str:
+    if len(_HEADERS) >= _KNOWN_AT_MOST:
+        _HEADERS.clear()
+    _HEADERS[attribute] = header = f"Ce-{attribute.capitalize()}"
+    return header
 
 
 def _to_binary(event: Event) -> Message:
     headers = []
     content_type = ""
+    plain = event.plain
+    known = _HEADERS
     for name, value in event.attributes.items():
         if name == "datacontenttype":
             content_type = value
         else:
-            headers.append((f"Ce-{name.capitalize()}", encode_header(canonical(value))))
+            header = known.get(name) or _header_of(name)
+            headers.append((header, value if plain else encode_header(canonical(value))))
     if content_type:
         headers.append(("Content-Type", content_type))
     return Message(tuple(headers), event.data or b"")

@@ -48,7 +48,8 @@ StepKind = Literal["attempt", "delivered", "reply", "dead-letter", "dropped"]
 
 
 class Step(NamedTuple):
-    """Something that happened on the way to a subscriber.
+    """Something that happened on the way to a subscriber. A "delivered" with a status stands for
+    the one successful attempt, too.
 
     For an attempt `target` is the URL, `status` the answer's (0 without one), `seconds` how long it
     took, `detail` the start of the answer or the error. A reply's `target` is where it went, and
@@ -173,6 +174,9 @@ class Trail:
         elif step.kind == "reply":
             into["reply"] = {"to": step.target, "id": step.detail, "status": step.status}
         elif step.kind == "delivered":
+            if step.status:
+                # The only attempt, and all there was to it.
+                Trail._render(step._replace(kind="attempt"), into)
             into["outcome"] = "delivered"
         else:
             into["outcome"] = "dead-lettered" if step.kind == "dead-letter" else "dropped"
