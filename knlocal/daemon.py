@@ -32,6 +32,8 @@ from knlocal.control.manager import Manager
 from knlocal.control.namespaces import NamespaceController, admit_namespace
 from knlocal.eventing import Addresses, Eventing
 from knlocal.gateway import Gateway, HttpClient, Pool, RouteTable
+from knlocal.gateway.dns import DnsServer, DnsUnavailable
+from knlocal.gateway.names import full_names, is_cluster_local
 from knlocal.journal import Journal
 from knlocal.project import system
 from knlocal.project.apply import INVENTORY
@@ -39,6 +41,7 @@ from knlocal.project.door import Outcome, ProjectDoor, Told
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Card, Home
 from knlocal.project.image_digests import EngineDigests
+from knlocal.project.parity import ParityNotes
 from knlocal.project.podaccess import PodLooks
 from knlocal.project.ports import take
 from knlocal.project.settings import Settings
@@ -201,6 +204,7 @@ class Daemon:
         self.internal_host = _bindable(self.host_address)
         self.internal_port = await self._listen_inside(internal)
         self.ports = Ports(self.external_port, self.internal_port)
+        self.network = await self._pod_network()
 
     async def _listen_inside(self, listen: Listen) -> int:
         """Port 80 if it can be had (URLs then need no port), else the next that can."""
@@ -217,8 +221,8 @@ class Daemon:
     def _build_features(self) -> None:
         """Everything that watches the store and brings the machine in line with it."""
         system.install(self.store, gateway_port=self.external_port, domain=self.domain)
+        self._down.callback(ParityNotes(self.store).stop)
         self.destinations = Destinations(self.store)
-        self.network = PodNetwork(hosts=self._cluster_names)
         self.kubelet = Kubelet(
             self.store, self.runtime, self.home.volumes,
             network=self.network, issue_token=self._issue_token,
@@ -330,6 +334,28 @@ class Daemon:
     @property
     def on_docker(self) -> bool:
         return self.runtime.name == "docker"
+
+    async def _pod_network(self) -> PodNetwork:
+        """How pods find cluster-local names: by asking us, or, where nobody may answer on port
+        53, by what stands in their /etc/hosts when they start."""
+        if not self.on_docker:
+            return PodNetwork()  # processes have the machine's own names
+        if self.internal_host != self.host_address:
+            return PodNetwork(hosts=self._cluster_names)
+        dns = DnsServer(self._lookup, SystemClock())
+        try:
+            await dns.listen(self.internal_host)
+        except DnsUnavailable as error:
+            log.info("containers get cluster-local names as they start: %s", error)
+            return PodNetwork(hosts=self._cluster_names)
+        self._down.push_async_callback(dns.close)
+        return PodNetwork(dns_servers=[self.internal_host])
+
+    def _lookup(self, name: str) -> list[str] | None:
+        """What a container gets for a name; None for names that are not the cluster's."""
+        if any(self.routes.find(full, "internal") for full in full_names(name)):
+            return [self.host_address]
+        return [] if is_cluster_local(name) else None
 
     def _cluster_names(self, _namespace: str) -> Mapping[str, str]:
         """What a pod finds in /etc/hosts: every cluster-local name leads to the gateway."""

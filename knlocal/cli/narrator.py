@@ -30,6 +30,8 @@ class Line(NamedTuple):
     about: str
     text: str
     mood: Mood = "plain"
+    wait: bool = False
+    """True for what often puts itself right in a moment: said when it is still so then."""
 
 
 @dataclass(slots=True)
@@ -167,7 +169,7 @@ class Narrator:
         if ready == "True":
             yield Line(about, "ready", "good")
         elif ready == "False":
-            yield Line(about, f"not ready: {why}", "bad")
+            yield Line(about, f"not ready: {why}", "bad", wait=True)
 
 
 def readiness(obj: Obj) -> tuple[str, str]:

@@ -29,6 +29,10 @@ _STYLE: dict[Mood, str | None] = {"good": "green", "plain": None, "bad": "red"}
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta")
 
 
+#: Seconds that something not ready gets to put itself right before it is worth a line.
+PATIENCE = 1.0
+
+
 class Screen:
     """Everything that the daemon tells a person."""
 
@@ -42,6 +46,7 @@ class Screen:
         self._colours: dict[str, str] = {}
         self._unsubscribe: Callable[[], object] = lambda: None
         self._logs: dict[tuple[str, str, int], asyncio.Task[None]] = {}
+        self._waiting: dict[str, asyncio.TimerHandle] = {}
         self._daemon: Daemon | None = None
 
     def report_to(self, descriptor: int) -> None:
@@ -50,6 +55,8 @@ class Screen:
 
     def close(self) -> None:
         self._unsubscribe()
+        for waiting in self._waiting.values():
+            waiting.cancel()
         for task in self._logs.values():
             task.cancel()
         self._logs.clear()
@@ -111,9 +118,19 @@ class Screen:
 
     def _changed(self, event: WatchEvent) -> None:
         for line in self._narrator.feed(event):
-            self.line(line)
+            if (waiting := self._waiting.pop(line.about, None)) is not None:
+                waiting.cancel()
+            if line.wait:
+                later = asyncio.get_running_loop().call_later(PATIENCE, self._late, line)
+                self._waiting[line.about] = later
+            else:
+                self.line(line)
         if self._with_logs and event.obj["kind"] == "Pod":
             self._follow_logs(event.obj)
+
+    def _late(self, line: Line) -> None:
+        self._waiting.pop(line.about, None)
+        self.line(line)
 
     def services(self, daemon: Daemon) -> list[Obj]:
         return daemon.store.list(SERVICE)
