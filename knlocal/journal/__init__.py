@@ -11,7 +11,7 @@
 Memory is bounded by count and bytes, the file by rows; what is older is forgotten.
 """
 
-from knlocal.journal.journal import Journal
+from knlocal.journal.journal import Journal, Tail
 from knlocal.journal.recording import Recording, read_recording, replay
 from knlocal.journal.selection import Selection
 from knlocal.journal.trail import Considered, Door, Step, Trail
@@ -23,6 +23,7 @@ __all__ = [
     "Recording",
     "Selection",
     "Step",
+    "Tail",
     "Trail",
     "read_recording",
     "replay",

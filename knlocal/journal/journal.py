@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,49 @@ log = logging.getLogger(__name__)
 
 Listener = Callable[[Trail, Step | None], object]
 """Called when an event came to a door (Step None) and at each step after."""
+
+
+class Tail:
+    """Events as they come, as JSON data: an asynchronous iterator."""
+
+    def __init__(self, journal: Journal, selection: Selection, steps: bool, backlog: int) -> None:
+        self._selection = selection
+        self._steps = steps
+        self._backlog = backlog
+        self._waiting: deque[Trail] = deque()
+        self._arrived = asyncio.Event()
+        self._missed = 0
+        self._closed = False
+        self._stop = journal.listen(self._note)
+
+    def __aiter__(self) -> Tail:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        while not self._waiting:
+            if self._closed:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        entry = self._waiting.popleft().to_json()
+        if self._missed:
+            entry["missed"], self._missed = self._missed, 0
+        return entry
+
+    def close(self) -> None:
+        """End it; what has arrived can still be read."""
+        if not self._closed:
+            self._closed = True
+            self._stop()
+            self._arrived.set()
+
+    def _note(self, trail: Trail, step: Step | None) -> None:
+        if (step is None or self._steps) and self._selection.matches(trail):
+            if len(self._waiting) >= self._backlog:
+                self._waiting.popleft()
+                self._missed += 1
+            self._waiting.append(trail)
+            self._arrived.set()
 
 
 class Journal:
@@ -138,43 +181,15 @@ class Journal:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def tail(
-        self,
-        selection: Selection = Selection(),
-        *,
-        steps: bool = False,
-        backlog: int = 10_000,
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Matching events as they come (and again at each step, with `steps`).
+    def tail(
+        self, selection: Selection = Selection(), *, steps: bool = False, backlog: int = 10_000
+    ) -> Tail:
+        """Matching events from now on (and again at each step, with `steps`); close it after use.
 
         A reader who falls more than `backlog` behind loses the oldest; the next entry then says how
         many, in `missed`.
         """
-        waiting: deque[Trail] = deque()
-        arrived = asyncio.Event()
-        missed = 0
-
-        def note(trail: Trail, step: Step | None) -> None:
-            nonlocal missed
-            if (step is None or steps) and selection.matches(trail):
-                if len(waiting) >= backlog:
-                    waiting.popleft()
-                    missed += 1
-                waiting.append(trail)
-                arrived.set()
-
-        stop = self.listen(note)
-        try:
-            while True:
-                await arrived.wait()
-                while waiting:
-                    entry = waiting.popleft().to_json()
-                    if missed:
-                        entry["missed"], missed = missed, 0
-                    yield entry
-                arrived.clear()
-        finally:
-            stop()
+        return Tail(self, selection, steps, backlog)
 
     def _entries(self, event_id: str) -> list[dict[str, Any]]:
         live = {trail.seq: trail.to_json() for trail in self._by_id.get(event_id, ())}
