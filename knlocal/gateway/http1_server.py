@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 
 from multidict import CIMultiDict
 
+from knlocal.clock import Clock
 from knlocal.gateway.deadlines import DeadlineBook, Deadlines
 from knlocal.gateway.http import ClientGone, Exposure, HeaderPairs, Request, Stream
 from knlocal.gateway.http1 import (
@@ -49,8 +51,26 @@ class Limits:
     """From the first byte of a head to its last (then 408)."""
     idle: float = 300.0
     """Between two requests. Longer than clients keep connections (Go: 90), so that they close."""
+    body: float = 600.0
+    """Between two pieces of a request's body (then 408)."""
     linger: float = 2.0
     """For reading what a refused client still sends, so that it gets to see the answer."""
+
+
+class HttpDate:
+    """The text of the Date header, made once a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._text = ""
+        self._until = 0.0
+
+    def text(self) -> str:
+        now = self._clock.monotonic()
+        if now >= self._until or not self._text:
+            self._text = format_datetime(self._clock.now(), usegmt=True)
+            self._until = now + 1.0
+        return self._text
 
 
 class ServerContext:
@@ -63,13 +83,16 @@ class ServerContext:
         scheme: Literal["http", "https"],
         deadlines: DeadlineBook,
         limits: Limits,
+        date: HttpDate,
     ) -> None:
         self.serve = serve
         self.exposure = exposure
         self.scheme = scheme
         self.limits = limits
+        self.date = date
         self.head_deadlines: Deadlines = deadlines.of(limits.head)
         self.idle_deadlines: Deadlines = deadlines.of(limits.idle)
+        self.body_deadlines: Deadlines = deadlines.of(limits.body)
         self.linger_deadlines: Deadlines = deadlines.of(limits.linger)
         self.connections: set[Any] = set()
         self.upgrade_to_h2c: Callable[[RequestHead], asyncio.Protocol | None] | None = None
@@ -143,6 +166,7 @@ class Http1Connection(Writer):
             if len(self._buffer) > HIGH_WATER:
                 self.pause_reading()
         else:
+            self._watch(self._deadlines, self._body_expired)
             self._body(request, data)
 
     def _next_request(self) -> None:
@@ -177,6 +201,8 @@ class Http1Connection(Writer):
                 self._body(request, rest)
                 if self._request is not request:
                     return
+            if not request.body_ended:
+                self._watch(self.context.body_deadlines, self._body_expired)
         self._task = self.loop.create_task(self._run(request))
 
     def _switch_to_h2c(self, head: RequestHead, rest: bytes) -> bool:
@@ -229,6 +255,7 @@ class Http1Connection(Writer):
         trailers: CIMultiDict[str] | None,
     ) -> None:
         request.body_ended = True
+        self._deadlines.cancel(self._deadline)
         incoming.end(trailers)
         self._buffer = rest
         if request.finished:
@@ -266,7 +293,7 @@ class Http1Connection(Writer):
             if request.keep_alive and self._decoder is None and self._left <= _DRAIN:
                 assert request.incoming is not None
                 request.incoming.take()
-                self._watch(self.context.head_deadlines, self.hang_up)
+                self._watch(self.context.head_deadlines, self._body_expired)
             else:
                 self._request = None
                 self._linger()
@@ -316,6 +343,15 @@ class Http1Connection(Writer):
 
     def _head_expired(self) -> None:
         self._refuse(BadMessage(408, f"no complete request within {self.context.limits.head:g} s"))
+
+    def _body_expired(self) -> None:
+        request = self._request
+        if request is None or request.finished:
+            self.hang_up()
+        else:
+            self._broken_body(
+                request, BadMessage(408, f"nothing of the body for {self.context.limits.body:g} s")
+            )
 
     def take_over(self) -> bytes:
         """Bytes that followed the head of an upgraded request; nothing is read here any more."""
@@ -492,19 +528,23 @@ class Http1Request(Request):
         self.answer_status = status
         self._no_body = self.method == "HEAD" or status == 204 or status == 304
         lines = [f"HTTP/1.1 {status} {reason or REASONS.get(status, '')}"]
-        framed = False
+        framed = dated = False
         for name, value in headers:
             lower = name.lower()
-            if lower in _FRAMING:
+            if lower == "date":
+                dated = True
+            elif lower in _FRAMING:
                 if lower == "connection" and "close" in value.lower():
                     self.keep_alive = False
                 continue
-            if lower == "content-length":
+            elif lower == "content-length":
                 if framed or status == 204:
                     continue
                 framed = True
                 self._left = int(value)
             lines.append(f"{name}: {value}")
+        if not dated:
+            lines.append(f"Date: {connection.context.date.text()}")
         if not framed and not self._no_body:
             if self.protocol == "HTTP/1.1":
                 self._chunked = True

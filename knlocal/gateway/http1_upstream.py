@@ -28,9 +28,15 @@ from knlocal.gateway.upstream import Exchange, UnansweredError, UpstreamError
 class Http1Upstream(Writer, Exchange):
     """The connection, and the exchange that uses it at the moment."""
 
-    def __init__(self, give_back: Callable[[Http1Upstream], None]) -> None:
+    def __init__(
+        self,
+        give_back: Callable[[Http1Upstream], None],
+        gone: Callable[[Http1Upstream], None],
+    ) -> None:
+        """`give_back` takes it for another exchange; `gone` hears of its end."""
         super().__init__()
         self._give_back = give_back
+        self._gone = gone
         self.used = False
         """An exchange was completed on it before: it may have been closed while idle."""
         self.idle_since = 0.0
@@ -120,7 +126,7 @@ class Http1Upstream(Writer, Exchange):
 
     def tunnel(self) -> Stream:
         received, self._buffer = self._buffer, b""
-        return TunnelEnd(self, received)
+        return _Tunnel(self, received)
 
     def close(self) -> None:
         if not self._active:
@@ -224,6 +230,7 @@ class Http1Upstream(Writer, Exchange):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._gone(self)
         if not self._active or self._ended:
             return
         reason = f" ({exc})" if exc else ""
@@ -239,6 +246,10 @@ class Http1Upstream(Writer, Exchange):
             self._fail(
                 UpstreamError(f"it closed the connection in the middle of its answer{reason}")
             )
+
+    def tunnel_lost(self) -> None:
+        self.lost = True
+        self._gone(self)
 
     def _check(self) -> None:
         if self.lost or self.transport.is_closing():
@@ -257,3 +268,15 @@ class Http1Upstream(Writer, Exchange):
         arrival = self._arrival
         if arrival is not None and not arrival.done():
             arrival.set_result(None)
+
+
+class _Tunnel(TunnelEnd):
+    """A tunnel that ends its connection's bookkeeping too."""
+
+    def __init__(self, connection: Http1Upstream, received: bytes) -> None:
+        self._connection = connection
+        super().__init__(connection, received)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._connection.tunnel_lost()

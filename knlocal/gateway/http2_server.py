@@ -289,6 +289,8 @@ class Http2Request(Request):
         if self.started:
             raise RuntimeError("the answer has started already")
         raw = to_wire(headers)
+        if not any(name == b"date" for name, _ in raw):
+            raw.append((b"date", self._connection.context.date.text().encode()))
         self.started = True
         self.answer_status = status
         self._no_body = self.method == "HEAD" or status in (204, 304)

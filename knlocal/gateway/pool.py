@@ -69,13 +69,13 @@ class Pool:
         def give_back(connection: Http1Upstream) -> None:
             self._keep(endpoint, connection)
 
+        def gone(connection: Http1Upstream) -> None:
+            self._forget(endpoint, connection)
+
         connection = await self._open_connection(
-            lambda: Http1Upstream(give_back), endpoint, seconds
+            lambda: Http1Upstream(give_back, gone), endpoint, seconds
         )
-        opened = self._open.setdefault(endpoint, set())
-        opened.add(connection)
-        if len(opened) > 2 * MAX_IDLE:
-            self._open[endpoint] = {one for one in opened if not one.lost}
+        self._open.setdefault(endpoint, set()).add(connection)
         return connection
 
     async def _connect_h2c(self, endpoint: Endpoint, seconds: float) -> Exchange:
@@ -98,7 +98,7 @@ class Pool:
     ) -> ProtocolT:
         try:
             async with self.clock.timeout(seconds):
-                _, protocol = await asyncio.get_running_loop().create_connection(
+                transport, protocol = await asyncio.get_running_loop().create_connection(
                     make,
                     endpoint.host,
                     endpoint.port,
@@ -109,6 +109,9 @@ class Pool:
             raise NotSent(f"{endpoint} did not accept a connection within {seconds:g} s") from None
         except OSError as error:
             raise NotSent(f"cannot connect to {endpoint}: {_reason(error)}") from error
+        if self._closed:
+            transport.abort()
+            raise NotSent("the gateway is shutting down")
         return protocol
 
     def close_endpoint(self, host: str, port: int | None = None) -> None:
@@ -136,6 +139,14 @@ class Pool:
             self.close_endpoint(endpoint.host, endpoint.port)
         await asyncio.sleep(0)
 
+    def _forget(self, endpoint: Endpoint, connection: Http1Upstream) -> None:
+        opened = self._open.get(endpoint)
+        if opened is not None:
+            opened.discard(connection)
+            if not opened:
+                del self._open[endpoint]
+                self._idle.pop(endpoint, None)
+
     def _keep(self, endpoint: Endpoint, connection: Http1Upstream) -> None:
         if self._closed or endpoint not in self._open:
             connection.transport.close()
@@ -160,12 +171,8 @@ class Pool:
         for endpoint, waiting in list(self._idle.items()):
             while waiting and (waiting[0].idle_since < oldest or waiting[0].lost):
                 waiting.popleft().transport.close()
-            opened = {one for one in self._open.get(endpoint, ()) if not one.lost}
             if not waiting:
                 del self._idle[endpoint]
-            self._open[endpoint] = opened
-            if not opened:
-                del self._open[endpoint]
         for endpoint, connections in list(self._shared.items()):
             for shared in connections:
                 if not shared.lost and not shared.streams:
@@ -185,6 +192,9 @@ class Pool:
 
 def _stands(transport: asyncio.Transport) -> bool:
     """False when the peer has closed and the event loop has not got round to saying so."""
+    if transport.get_extra_info("ssl_object") is not None:
+        # Session tickets and the like would look like an answer.
+        return True
     sock = transport.get_extra_info("socket")
     try:
         fileno = sock.fileno()

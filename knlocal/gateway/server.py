@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from knlocal.clock import Clock
+from knlocal.clock import Clock, SystemClock
 from knlocal.gateway.deadlines import DeadlineBook
 from knlocal.gateway.dispatch import dispatch
 from knlocal.gateway.http import Exposure, Request
-from knlocal.gateway.http1_server import Limits, ServerContext
+from knlocal.gateway.http1_server import HttpDate, Limits, ServerContext
 from knlocal.gateway.routes import RouteTable
 from knlocal.gateway.sniff import Sniffer
 
@@ -60,6 +60,7 @@ class Gateway:
         self.journal_hook = journal_hook
         self._limits = limits
         self._deadlines = DeadlineBook(clock)
+        self._date = HttpDate(clock)
         self._listeners: list[tuple[asyncio.Server, ServerContext]] = []
 
     async def listen(
@@ -71,7 +72,12 @@ class Gateway:
     ) -> Address:
         """Open a listener (port 0 picks one). OSError when the address cannot be bound."""
         context = ServerContext(
-            self.handle, exposure, "https" if ssl else "http", self._deadlines, self._limits
+            self.handle,
+            exposure,
+            "https" if ssl else "http",
+            self._deadlines,
+            self._limits,
+            self._date,
         )
         server = await asyncio.get_running_loop().create_server(
             lambda: Sniffer(context),
@@ -91,9 +97,11 @@ class Gateway:
             server.close()
             for connection in list(context.connections):
                 connection.shut()
-        until = self.clock.monotonic() + grace
-        while self._busy() and self.clock.monotonic() < until:
-            await self.clock.sleep(0.02)
+        # Connections drain in real time, also where the time of everything else stands still.
+        real = SystemClock()
+        until = real.monotonic() + grace
+        while self._busy() and real.monotonic() < until:
+            await real.sleep(0.02)
         for _, context in self._listeners:
             for connection in list(context.connections):
                 connection.abort()

@@ -769,6 +769,7 @@ async def test_websockets_pass_in_both_directions(door: Door) -> None:
             await socket.close(code=1000)
             assert socket.close_code == 1000
     await eventually(lambda: door.forwarded)
+    await eventually(lambda: not door.pool._open)
     (result,) = door.forwarded
     assert result.upgraded
     assert result.status == 101

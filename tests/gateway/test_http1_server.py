@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -508,3 +509,50 @@ async def test_every_request_is_recorded_for_the_journal(door: Door) -> None:
         200,
     )
     assert (record.bytes_out, record.protocol, record.peer) == (7, "HTTP/1.1", "127.0.0.1")
+
+
+async def test_every_answer_is_dated_once(door: Door) -> None:
+    async def dated(request: Request) -> None:
+        own = [("Date", "Tue, 01 Jan 2030 00:00:00 GMT")] if request.target == "/own" else []
+        await request.respond(200, own)
+
+    door.serve(dated)
+    wire = await door.connect()
+    await wire.send(GET)
+    head, _ = await wire.response()
+    assert parsedate_to_datetime(head.split(b"Date: ")[1].split(b"\r\n")[0].decode()).year > 2000
+    await wire.send(GET.replace(b"/ ", b"/own "))
+    head, _ = await wire.response()
+    assert head.count(b"Date: ") == 1
+    assert b"2030" in head
+
+
+async def test_a_client_that_stops_in_its_body_gets_408(timed_door: Door) -> None:
+    clock = timed_door.clock
+    assert isinstance(clock, VirtualClock)
+    reading = asyncio.Event()
+
+    async def read(request: Request) -> None:
+        async for _ in request.body():
+            reading.set()
+
+    timed_door.serve(read)
+    wire = await timed_door.connect()
+    await wire.send(b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 10\r\n\r\nabc")
+    await asyncio.wait_for(reading.wait(), DEADLINE)
+    await clock.advance(601)
+    assert (await wire.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_door_whose_time_stands_still_can_be_closed(timed_door: Door) -> None:
+    started = asyncio.Event()
+
+    async def endless(request: Request) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    timed_door.serve(endless)
+    wire = await timed_door.connect()
+    await wire.send(GET)
+    await asyncio.wait_for(started.wait(), DEADLINE)
+    await asyncio.wait_for(timed_door.gateway.close(grace=0.05), DEADLINE)
