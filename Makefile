@@ -11,7 +11,8 @@ help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 up: $(READY)  ## run the samples: containers when Docker answers, else local processes
-	@$(BIN)/knlocal up
+	@KNLOCAL_BASE_IMAGE="$${KNLOCAL_BASE_IMAGE:-$$($(BIN)/python samples/base_image.py)}" \
+	  $(BIN)/knlocal up $(ARGS)
 
 test: $(READY)  ## all tests (those that need Docker are skipped, with a reason, without it)
 	@$(BIN)/python -m pytest $(ARGS)
