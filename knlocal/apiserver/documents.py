@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from aiohttp import web
 
 from knlocal import __version__
-from knlocal.apiserver import negotiation
+from knlocal.apiserver import negotiation, openapi_protobuf
 from knlocal.apiserver.discovery import Discovery
 from knlocal.apiserver.openapi import OpenAPI
 from knlocal.resources.base import Obj
@@ -98,6 +98,10 @@ class Documents:
 
     def _open_api(self, path: str, request: web.BaseRequest) -> web.Response | None:
         names = {media.name for media in negotiation.accepted(request.headers)}
+        if path == "/openapi/v2" and openapi_protobuf.ACCEPTED & names:
+            response = web.Response(body=self._openapi.swagger_protobuf())
+            response.headers["Content-Type"] = openapi_protobuf.CONTENT_TYPE
+            return response
         if not names & {negotiation.JSON, "*/*", "application/*"}:
             raise NotAcceptable("only application/json is served here")
         if path == "/openapi/v3":

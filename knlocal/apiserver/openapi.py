@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
 
+from knlocal.apiserver.openapi_protobuf import encode_document
 from knlocal.resources import schema
 from knlocal.resources.base import Obj
 from knlocal.resources.kinds import Kind
@@ -27,7 +28,8 @@ class OpenAPI:
             place = f"apis/{kind.api_version}" if kind.group else f"api/{kind.version}"
             self._groups.setdefault(place, []).append(kind)
         self._made: dict[str, bytes] = {}
-        self._v2: bytes | None = None
+        self._v2: Obj | None = None
+        self._encoded: dict[str, bytes] = {}
 
     def index(self) -> Obj:
         """`/openapi/v3`: where the document of each group and version is."""
@@ -47,10 +49,18 @@ class OpenAPI:
 
     def swagger(self) -> bytes:
         """`/openapi/v2`, JSON."""
+        return self._swagger_as("json", orjson.dumps)
+
+    def swagger_protobuf(self) -> bytes:
+        """`/openapi/v2`, protobuf."""
+        return self._swagger_as("protobuf", encode_document)
+
+    def _swagger_as(self, form: str, encode: Callable[[Obj], bytes]) -> bytes:
         if self._v2 is None:
-            kinds = [kind for group in self._groups.values() for kind in group]
-            self._v2 = orjson.dumps(_swagger(kinds))
-        return self._v2
+            self._v2 = _swagger([kind for group in self._groups.values() for kind in group])
+        if form not in self._encoded:
+            self._encoded[form] = encode(self._v2)
+        return self._encoded[form]
 
     def _hash(self, place: str) -> str:
         # Cheap and honest enough: the documents follow from the names and schemas of the kinds.
@@ -84,7 +94,7 @@ def _document(place: str, kinds: list[Kind]) -> Obj:
     }
 
 
-def _schemas(kinds: Iterable[Kind]) -> Obj:
+def _schemas(kinds: list[Kind]) -> Obj:
     found: Obj = {}
     wanted = [_LIST_META, _STATUS, _DELETE_OPTIONS]
     for kind in kinds:
@@ -97,7 +107,16 @@ def _schemas(kinds: Iterable[Kind]) -> Obj:
         if name not in found and name in schema.definitions():
             found[name] = schema.definition(name)
             wanted += _references(found[name])
+    if any(kind.is_custom for kind in kinds):
+        _loosen(found)
     return found
+
+
+def _loosen(schemas: Obj) -> None:
+    """Knative takes pod specs in which names are missing; clients must not refuse them."""
+    for name, known in schemas.items():
+        if name.startswith("io.k8s.api.core.") and "required" in known:
+            schemas[name] = {key: value for key, value in known.items() if key != "required"}
 
 
 def _gvk(kind: Kind) -> Obj:

@@ -108,8 +108,8 @@ class ServerSideApply:
         owns it or something below it."""
         held = wanted.union(*(entry.paths for entry in others))
         holding = {path[:length] for path in held for length in range(1, len(path) + 1)}
-        # Deepest first: an item goes whole only after its fields were let go.
-        for path in sorted(dropped, key=len, reverse=True):
+        # Items before their fields: once its key is gone, an item is not found any more.
+        for path in sorted(dropped, key=len):
             if path not in holding:
                 merged = remove(merged, path, request.kind.schema)
         return merged

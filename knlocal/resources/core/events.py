@@ -20,7 +20,8 @@ _RENAMED = {
 _BACK = {old: new for new, old in _RENAMED.items()}
 
 
-def _to_core(obj: Obj) -> Obj:
+def to_core_event(obj: Obj) -> Obj:
+    """The same Event as core/v1 has it."""
     return {_RENAMED.get(name, name): value for name, value in obj.items()} | {"apiVersion": "v1"}
 
 
@@ -32,6 +33,6 @@ def _from_core(obj: Obj) -> Obj:
 EVENTS_V1 = Kind(
     "events.k8s.io", "v1", "Event", "events", definition("io.k8s.api.events.v1.Event"),
     short_names=("ev",), has_status=False, is_custom=False, storage=False,
-    to_storage=_to_core, from_storage=_from_core,
+    to_storage=to_core_event, from_storage=_from_core,
 )  # fmt: skip
 """Not in the store's registry: the API server turns it into core Events and back."""

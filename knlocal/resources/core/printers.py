@@ -17,6 +17,7 @@ from knlocal.resources.core.cells import (
     joined,
     selector_text,
 )
+from knlocal.resources.core.events import to_core_event
 from knlocal.resources.kinds import Column
 
 Cells = list[Any]
@@ -406,6 +407,7 @@ _TABLES: tuple[tuple[str, str, str, Callable[[Obj, datetime], Cells]], ...] = (
     ("discovery.k8s.io", "EndpointSlice", "Name, AddressType, Ports, Endpoints, Age",
      _endpoint_slice),
     ("", "Event", _EVENT, _event),
+    ("events.k8s.io", "Event", _EVENT, lambda obj, now: _event(to_core_event(obj), now)),
     ("", "Node", ("Name, Status, Roles, Age, Version, Internal-IP*, External-IP*, OS-Image*, "
      "Kernel-Version*, Container-Runtime*"), _node),
     ("", "PersistentVolume", ("Name, Capacity, Access Modes, Reclaim Policy, Status, Claim, "

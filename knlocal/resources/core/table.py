@@ -44,9 +44,9 @@ def message_fields(name: str) -> dict[int, Field] | None:
     return None if raw is None else {int(number): Field(*field) for number, field in raw.items()}
 
 
-def definition(name: str) -> dict[str, Any]:
+def definition(name: str) -> schema.Schema:
     """The OpenAPI definition `name` as it lies in the registry."""
-    return dict(schema.definition(name))
+    return schema.definition(name)
 
 
 schema.register_definitions(_table()["definitions"])
