@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from multidict import CIMultiDict
 
@@ -30,18 +30,29 @@ class Line(NamedTuple):
     text: str
 
 
-class Header(dict[str, list[str]]):
-    """Go's http.Header: canonical names, several values each, and `Get` for the first."""
+class Header(Mapping[str, Any]):
+    """Go's http.Header: lists of values by canonical name, none being an empty list; and the
+    method `Get`, which templates call on it."""
 
-    @classmethod
-    def of(cls, headers: CIMultiDict[str]) -> Header:
-        result = cls()
+    def __init__(self, headers: CIMultiDict[str]) -> None:
+        self._values: dict[str, list[str]] = {}
         for name, value in headers.items():
-            result.setdefault(_canonical(name), []).append(value)
-        return result
+            self._values.setdefault(_canonical(name), []).append(value)
 
-    def Get(self, name: str) -> str:
-        return (self.get(_canonical(name)) or [""])[0]
+    def first(self, name: str) -> str:
+        return (self._values.get(_canonical(name)) or [""])[0]
+
+    def get(self, key: str, default: object = None) -> Any:
+        return self.first if key == "Get" else self[key]
+
+    def __getitem__(self, key: str) -> list[str]:
+        return self._values.get(key, [])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +155,7 @@ def values_of(served: Served) -> LogValues:
             Referer=headers.get("Referer", ""),
             Proto={"HTTP/2": "HTTP/2.0"}.get(request.protocol, request.protocol),
             Host=request.authority,
-            Header=Header.of(headers),
+            Header=Header(headers),
         ),
         Response=ResponseValues(served.status, served.bytes_out, served.seconds),
         Revision=RevisionValues(

@@ -199,7 +199,7 @@ async def test_requests_in_flight_survive_the_deletion_of_their_pod(machine: Mac
     asking = asyncio.create_task(machine.get("hello.default.localhost", "/sleep/2"))
     backend = machine.serving.activator.revision("default", "hello-00001")
     async with machine.clock.timeout(DEADLINE):
-        while backend.statistics.concurrency == 0:
+        while backend.statistics.concurrency == 0:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     (pod,) = machine.store.list(POD)
     machine.store.delete(POD, "default", pod["metadata"]["name"])

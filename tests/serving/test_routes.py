@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from knlocal.resources.base import Obj
-from knlocal.serving.kinds import INGRESS, K8S_SERVICE, REVISION, ROUTE, SERVICE, VISIBILITY_LABEL
+from knlocal.serving.kinds import INGRESS, K8S_SERVICE, ROUTE, SERVICE, VISIBILITY_LABEL
 from tests.serving.world import World, conditions, service
 
 TAGGED = [
@@ -201,10 +201,8 @@ async def test_a_route_recovers_when_its_missing_target_appears(world: World) ->
 async def test_a_service_may_not_send_traffic_to_another_services_revision(world: World) -> None:
     await world.apply(service())
     await world.apply(service("other"))
-    await world.change(
-        SERVICE, "other",
-        lambda s: s["spec"].__setitem__("traffic", [{"revisionName": "hello-00001", "percent": 100}]),
-    )  # fmt: skip
+    others = [{"revisionName": "hello-00001", "percent": 100}]
+    await world.change(SERVICE, "other", lambda s: s["spec"].__setitem__("traffic", others))
     assert conditions(world.service("other"))["RoutesReady"] == "False RevisionNotOwned"
 
 
@@ -222,19 +220,27 @@ async def test_a_placeholder_name_taken_by_somebody_else_is_said(world: World) -
     assert not host(world, "hello.default.localhost")
 
 
-async def test_a_route_serves_again_after_a_restart_even_with_a_bad_target(world: World) -> None:
-    await two_revisions(world)
-    await world.apply(
-        service(image="demo:2", traffic=[{"revisionName": "hello-00001", "percent": 100}])
-    )
-    world.store.delete(REVISION, "default", "hello-00002", propagation="Background")
-    await world.change(
-        ROUTE, "hello",
-        lambda r: r["spec"].__setitem__("traffic", [{"revisionName": "gone-00001", "percent": 100}]),
-    )  # fmt: skip
-    for name in world.routes.hosts("external"):
-        assert host(world, name)
-    assert (await world.get()).status == 200
+async def test_a_route_serves_again_after_a_restart_even_with_a_bad_target() -> None:
+    own = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Route",
+        "metadata": {"name": "own", "namespace": "default"},
+        "spec": {"traffic": [{"revisionName": "hello-00001", "percent": 100, "tag": "t"}]},
+    }
+    url = "http://own.default.svc.cluster.local"
+    async with World() as world:
+        world.keep_pods = True
+        await two_revisions(world)
+        await world.apply(own)
+        wrong = [{"revisionName": "gone-00001", "percent": 100}]
+        await world.change(ROUTE, "own", lambda r: r["spec"].__setitem__("traffic", wrong))
+        assert who(await world.get(url)) == "hello-00001"
+    async with World(before=world) as again:
+        assert conditions(again.service())["Ready"] == "True"
+        assert who(await again.get()) == "hello-00002"
+        assert conditions(again.route("own"))["Ready"] == "False RevisionMissing"
+        assert who(await again.get(url)) == "hello-00001"
+        assert who(await again.get("http://t-own.default.svc.cluster.local")) == "hello-00001"
 
 
 async def test_the_ingress_shows_hosts_and_splits(world: World) -> None:

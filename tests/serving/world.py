@@ -80,7 +80,7 @@ class PodServer:
                     + text
                 )
                 await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -237,17 +237,18 @@ class Digests:
 class World:
     """Everything wired together; `async with` starts and stops it."""
 
-    def __init__(self) -> None:
-        self.clock = VirtualClock()
-        self.store = Store(catalog.registry(), self.clock)
-        self.store.admission.append(admit_namespace)
-        for name in SYSTEM_NAMESPACES:
-            self.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        for config in settings.default_configmaps():
-            self.store.create(config)
+    keep_pods = False
+    """Pods outlive this world (for a restart)."""
+
+    def __init__(self, before: World | None = None) -> None:
+        """`before`: a stopped world whose objects this one goes on with, as after a restart."""
+        self.clock = before.clock if before else VirtualClock()
+        self.store = before.store if before else _new_store(self.clock)
         self.routes = RouteTable()
         self.pool = Pool(self.clock)
         self.workloads = FakeWorkloads(self.store)
+        if before:
+            self.workloads.servers = before.workloads.servers
         self.digests = Digests()
         self.serving = Serving(
             self.store,
@@ -278,8 +279,9 @@ class World:
         self.garbage.stop()
         await self.client.close()
         await self.pool.close()
-        for server in self.workloads.servers.values():
-            await server.stop()
+        if not self.keep_pods:
+            for server in self.workloads.servers.values():
+                await server.stop()
 
     async def settled(self) -> None:
         """Nobody has anything to do before time moves on."""
@@ -350,6 +352,16 @@ class World:
     ) -> Response:
         pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
         return await self.client.request("GET", url, pairs, timeout=None)
+
+
+def _new_store(clock: VirtualClock) -> Store:
+    store = Store(catalog.registry(), clock)
+    store.admission.append(admit_namespace)
+    for name in SYSTEM_NAMESPACES:
+        store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for config in settings.default_configmaps():
+        store.create(config)
+    return store
 
 
 def _merged(has: Any, wanted: Any) -> Any:

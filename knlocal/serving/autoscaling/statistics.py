@@ -120,7 +120,10 @@ class RevisionStatistics:
             )
         passed = now - self._second
         area = self._area + self.concurrency * (now - self._since)
-        running = area / passed if passed > 0.05 else float(self.concurrency)
+        running = area / passed if passed > 0 else 0.0
+        if self.panic_concurrency.average(self._second) == 0:
+            # Out of silence: what is here now says more than how short a time it has been.
+            running = max(running, float(self.concurrency))
         return (
             self._with_running(self.stable_concurrency, running),
             self._with_running(self.panic_concurrency, running),
