@@ -49,7 +49,7 @@ class Dispatcher:
     async def stop(self, grace: float = 5.0) -> None:
         """Deliver what can be delivered within `grace` seconds, then stop."""
         until = self.clock.monotonic() + grace
-        while not self.idle and self.clock.monotonic() < until:
+        while not self.at_rest and self.clock.monotonic() < until:
             await self.clock.sleep(0.02)
         for exchange in list(self._exchanges.values()):
             await exchange.close(forget=False)
@@ -59,6 +59,11 @@ class Dispatcher:
     @property
     def idle(self) -> bool:
         return all(exchange.idle for exchange in self._exchanges.values())
+
+    @property
+    def at_rest(self) -> bool:
+        """Idle, or what is left cannot be delivered now."""
+        return all(exchange.at_rest for exchange in self._exchanges.values())
 
     # -- exchanges ----------------------------------------------------------------------------
 
@@ -102,7 +107,7 @@ class Dispatcher:
 
     async def _drain(self, exchange: Exchange, seconds: float = 10.0) -> None:
         until = self.clock.monotonic() + seconds
-        while not exchange.idle and self.clock.monotonic() < until:
+        while not exchange.at_rest and self.clock.monotonic() < until:
             await self.clock.sleep(0.02)
 
     # -- sending ------------------------------------------------------------------------------

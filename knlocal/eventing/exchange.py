@@ -163,6 +163,11 @@ class Exchange:
     def idle(self) -> bool:
         return all(subscriber.idle for subscriber in self._subscribers.values())
 
+    @property
+    def at_rest(self) -> bool:
+        """Idle, or what is left cannot be delivered now."""
+        return all(one.idle or one.stuck for one in self._subscribers.values())
+
 
 def _hops(event: Event) -> int:
     """Hops left after this one (behaviour E21)."""

@@ -104,6 +104,8 @@ class Subscriber:
         self._busy: dict[int, str] = {}
         #: Deliveries being made now.
         self.active = 0
+        #: Those among them that wait: for an address, or before a retry.
+        self.pausing = 0
         #: Whether the last delivery succeeded at once and soon.
         self.quick = False
         self._held: deque[asyncio.Future[None]] = deque()
@@ -136,6 +138,11 @@ class Subscriber:
     @property
     def idle(self) -> bool:
         return self.queue.depth == 0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing moves until time has passed or something has changed."""
+        return self.queue.depth > 0 and self.active > 0 and self.active == self.pausing
 
     def waiting(self, trail: Trail) -> str:
         """Why the event of `trail` has not been dealt with, for people."""
@@ -242,8 +249,7 @@ class Subscriber:
     async def _deliver(self, message: Message, first: Answer) -> None:
         """Everything that may be needed: waiting for an address, retries, reply, dead letter."""
         while self.subscription.unresolved:
-            self._changed.clear()
-            await self._changed.wait()
+            await self._pause(None)
         if not self.subscription.subscriber:
             await self._forward_as_is(message)
             return
@@ -321,17 +327,20 @@ class Subscriber:
         self._step_attempt(trail, url, answer, clock.monotonic() - began)
         return answer
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait, but not beyond a change of the subscription."""
-        if seconds <= 0:
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait (None: for good), but not beyond a change of the subscription."""
+        if seconds is not None and seconds <= 0:
             await asyncio.sleep(0)
             return
         self._changed.clear()
+        self.pausing += 1
         try:
             async with self._transport.clock.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
             pass
+        finally:
+            self.pausing -= 1
 
     # -- replies ------------------------------------------------------------------------------
 
