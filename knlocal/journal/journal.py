@@ -153,10 +153,6 @@ class Journal:
         """All trails in memory, the oldest first."""
         return list(self._trails)
 
-    def trails(self) -> list[Trail]:
-        """All trails in memory, the oldest first."""
-        return list(self._trails)
-
     def explain(self, event_id: str) -> list[dict[str, Any]]:
         """Everything known about events with this id, and about the replies to them (`replies`),
         as JSON data; empty when the id was never seen, or is forgotten."""
