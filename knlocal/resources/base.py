@@ -6,7 +6,6 @@ store hands out are shared: never change one, `copy` it first (`Store.modify` do
 
 from __future__ import annotations
 
-import copy as _copy
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -89,7 +88,16 @@ def is_deleting(obj: Obj) -> bool:
 
 def copy(obj: Obj) -> Obj:
     """A deep copy that may be changed."""
-    return _copy.deepcopy(obj)
+    return {key: _copy(value) for key, value in obj.items()}
+
+
+def _copy(value: Any) -> Any:
+    # JSON data only, so a fraction of what copy.deepcopy takes.
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value
 
 
 def owner_reference(owner: Obj, *, controller: bool = True) -> dict[str, Any]:
