@@ -56,11 +56,8 @@ from knlocal.serving.hosts import Ports
 from knlocal.sources import Sources
 from knlocal.store.store import Store
 from knlocal.store.watch import WatchEvent
-from knlocal.workloads.deployments import DeploymentController
-from knlocal.workloads.kubelet import Kubelet
+from knlocal.workloads.feature import Workloads
 from knlocal.workloads.podplan import InCluster, PodNetwork
-from knlocal.workloads.replicasets import ReplicaSetController
-from knlocal.workloads.standby import Standbys
 from knlocal.workloads.tokens import TokenRequest
 
 log = logging.getLogger(__name__)
@@ -146,7 +143,8 @@ class Daemon:
 
     @property
     def busy(self) -> bool:
-        return self.manager.busy or self.kubelet.busy
+        at_rest = self.eventing.dispatcher.at_rest
+        return self.manager.busy or self.workloads.busy or not at_rest
 
     # -- stages of the start, in their order --------------------------------------------------
 
@@ -223,11 +221,15 @@ class Daemon:
         system.install(self.store, gateway_port=self.external_port, domain=self.domain)
         self._down.callback(ParityNotes(self.store).stop)
         self.destinations = Destinations(self.store)
-        self.kubelet = Kubelet(
+        self.workloads = Workloads(
             self.store, self.runtime, self.home.volumes,
-            network=self.network, issue_token=self._issue_token,
+            routes=self.routes,
+            pool=self.pool,
+            gateway_address=self.host_address,
+            network=self.network,
+            issue_token=self._issue_token,
         )  # fmt: skip
-        self.standbys = Standbys(self.kubelet)
+        self.kubelet = self.workloads.kubelet
         self.serving = Serving(
             self.store, self.routes, self.clock,
             pool=self.pool,
@@ -248,9 +250,7 @@ class Daemon:
         self.manager = Manager(self.store)
         self.manager.add(
             self.namespaces,
-            DeploymentController(self.store, self.standbys),
-            ReplicaSetController(self.store, self.standbys),
-            self.kubelet,
+            *self.workloads.controllers(),
             *self.serving.controllers(),
             *self.eventing.controllers,
             *self.sources.controllers,
@@ -320,10 +320,10 @@ class Daemon:
         await self.gateway.close(DRAIN)
         await self.manager.stop()
         await self.eventing.stop(DRAIN)
-        await self.standbys.close()
+        await self.workloads.standbys.close()
         self.serving.stop()
         if self._leave_nothing:
-            await self.kubelet.shutdown(grace_seconds=GRACE)
+            await self.workloads.shutdown(grace_seconds=GRACE)
 
     # -- what the parts are told --------------------------------------------------------------
 
