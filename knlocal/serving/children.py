@@ -9,6 +9,10 @@ from knlocal.resources.base import Obj, copy, is_controlled_by, key_of, owner_re
 from knlocal.store.store import Store
 
 
+#: Owners whose Events tell what was made for them, as on a cluster.
+_TOLD = {"Service", "Configuration", "Route", "DomainMapping"}
+
+
 class NotOwned(Exception):
     """An object of the wanted name exists, but belongs to somebody else."""
 
@@ -37,7 +41,8 @@ def ensure(
     if existing is None:
         desired["metadata"]["ownerReferences"] = [owner_reference(owner)]
         created = store.create(desired)
-        recorder.normal(owner, "Created", f'Created {word or key.kind} "{key.name}"')
+        if owner["kind"] in _TOLD:
+            recorder.normal(owner, "Created", f'Created {word or key.kind} "{key.name}"')
         return created
     if not is_controlled_by(existing, owner):
         raise NotOwned(key.kind, key.name)

@@ -17,7 +17,6 @@ from knlocal.serving.kinds import (
     QUEUE_PROXY,
     QUEUE_PROXY_IMAGE,
     SERVICE_LABEL,
-    SYSTEM_NAMESPACE,
 )
 
 _PREFIX = "queue.sidecar.serving.knative.dev"
@@ -68,7 +67,6 @@ def _environment(
         "SERVING_CONFIGURATION": labels.get(CONFIGURATION_LABEL, ""),
         "SERVING_REVISION": revision["metadata"]["name"],
         "QUEUE_SERVING_PORT": str(queue_port),
-        "QUEUE_SERVING_TLS_PORT": "8112",
         "CONTAINER_CONCURRENCY": str(spec.get("containerConcurrency") or 0),
         "REVISION_TIMEOUT_SECONDS": str(spec.get("timeoutSeconds") or 0),
         "REVISION_RESPONSE_START_TIMEOUT_SECONDS": str(
@@ -79,20 +77,11 @@ def _environment(
         "SERVING_ENABLE_REQUEST_LOG": _go(observed.enable_request_log),
         "SERVING_ENABLE_PROBE_REQUEST_LOG": _go(observed.enable_probe_request_log),
         "USER_PORT": str(port),
-        "SYSTEM_NAMESPACE": SYSTEM_NAMESPACE,
-        "USER_CONTAINER_NAME": serving.get("name", ""),
         "SERVING_READINESS_PROBE": _probe_json(serving, port),
         "ENABLE_HTTP2_AUTO_DETECTION": _go(config.features.auto_detect_http2 == "Enabled"),
     }
-    references = {
-        "SERVING_POD": "metadata.name",
-        "SERVING_POD_IP": "status.podIP",
-        "HOST_IP": "status.hostIP",
-    }
-    return [{"name": name, "value": value} for name, value in values.items()] + [
-        {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-        for name, path in references.items()
-    ]
+    # What says nothing is left out: there is one such list per revision, kept in memory.
+    return [{"name": name, "value": value} for name, value in values.items() if value]
 
 
 def _go(flag: bool) -> str:

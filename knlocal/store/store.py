@@ -255,7 +255,7 @@ class Store:
         current = self.get(key.group_kind, key.namespace, key.name)
         self._check_preconditions(kind, obj, current)
         if subresource:
-            new = copy(current)
+            new = {**current, "metadata": dict(current["metadata"])}
             new[subresource] = obj.get(subresource)
             if new[subresource] is None:
                 del new[subresource]
@@ -267,6 +267,10 @@ class Store:
         new["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         if new == current:
             return current
+        # Objects are never changed, so versions may share what they have in common.
+        for name, value in new.items():
+            if name != "metadata" and value == current.get(name):
+                new[name] = current[name]
         if options.dry_run:
             return new
         if is_deleting(new) and not self._holders(new):
