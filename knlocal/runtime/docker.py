@@ -50,6 +50,7 @@ from knlocal.runtime.docker_make import (
 from knlocal.runtime.docker_pods import HeldPod, Pods
 from knlocal.runtime.docker_stats import Usage
 from knlocal.runtime.termination import TerminationLogs
+from knlocal.runtime.unbroken import Unbroken
 
 #: Inspections in flight at once.
 PARALLEL = 16
@@ -84,6 +85,7 @@ class DockerRuntime(Runtime):
         self._messages = TerminationLogs(state_dir)
         self._sdk = DockerSDK()
         self._pods = Pods()
+        self._unbroken = Unbroken()
         self._usage = Usage()
         self._connecting = asyncio.Lock()
         self._engine_or_none: Engine | None = None
@@ -110,6 +112,7 @@ class DockerRuntime(Runtime):
             self._maker_or_none = Maker(engine, ground, self._messages, self.pull)
 
     async def close(self) -> None:
+        await self._unbroken.settle(QUICK)
         engine, self._engine_or_none = self._engine_or_none, None
         self._ground_or_none = self._maker_or_none = None
         self._sdk.close()
@@ -150,8 +153,7 @@ class DockerRuntime(Runtime):
 
     async def prepare(self, plan: PodPlan) -> PodState:
         pod = self._pods.make(plan.id)
-        async with pod.lock:
-            await self._maker.ensure_pod(pod, plan)
+        await self._unbroken(self._ensure(pod, plan))
         states = (
             [await self.inspect(plan.id)] if any(c.ran for c in pod.containers.values()) else []
         )
@@ -162,12 +164,17 @@ class DockerRuntime(Runtime):
         }
         return PodState(plan.id, pod.ip, made, plan.labels)
 
+    async def _ensure(self, pod: HeldPod, plan: PodPlan) -> None:
+        async with pod.lock:
+            self._pods.check(pod)
+            await self._maker.ensure_pod(pod, plan)
+
     async def start_container(self, plan: PodPlan, container: str) -> ContainerState:
         one, role = _planned(plan, container)
         pod = self._pods.get(plan.id)
         held = pod.containers.get(container) if pod is not None else None
         if pod is None or held is None or held.ran:
-            return await self._start_again(plan, one, role)
+            return await self._unbroken(self._start_again(plan, one, role))
         held.ran = True
         try:
             await self._engine.call("POST", f"/containers/{held.id}/start", deadline=SLOW)
@@ -177,7 +184,7 @@ class DockerRuntime(Runtime):
             ):
                 raise RuntimeFailure("RunContainerError", refused.message) from refused
             # The container or its sandbox is not what it was: put the pod in order first.
-            return await self._start_again(plan, one, role)
+            return await self._unbroken(self._start_again(plan, one, role))
         except EngineUnavailable:
             held.ran = False
             raise
@@ -189,6 +196,7 @@ class DockerRuntime(Runtime):
         """Start a container of which anything may be true: unknown, running, ended, gone."""
         pod = self._pods.make(plan.id)
         async with pod.lock:
+            self._pods.check(pod)
             await self._maker.ensure_pod(pod, plan)
             held = pod.containers[one.name]
             shown = await inspect(self._engine, held.id)
@@ -264,7 +272,10 @@ class DockerRuntime(Runtime):
                     and (one.get("Labels") or {}).get(labels.ROLE) != "sandbox"
                 )
             )
-        held = self._pods.make(pod)
+        await self._unbroken(self._remove_all(self._pods.make(pod)))
+
+    async def _remove_all(self, held: HeldPod) -> None:
+        pod = held.id
         async with held.lock:
             # Looked up again: something may have been made while others were stopping.
             listed = await self._list(self._engine, pod)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from knlocal.runtime.api import EngineUnavailable, RegistryAuth
 from knlocal.runtime.docker_http import Endpoint
+from knlocal.runtime.realtime import CLOCK
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class DockerSDK:
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with CLOCK.timeout(DEADLINE):
                 return await loop.run_in_executor(self._threads, function, *args)
         except TimeoutError:
             raise EngineUnavailable(

@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from knlocal.clock import SystemClock
 from knlocal.runtime import labels
 from knlocal.runtime.api import ContainerEvent, RuntimeFailure
 from knlocal.runtime.docker_http import Engine
+from knlocal.runtime.realtime import CLOCK
 
 #: Seconds between two attempts to reach an engine that went away.
 RECONNECT = 0.5
@@ -47,8 +47,6 @@ class EventFeed:
         self._is_current = is_current
         self._known: dict[str, _Known] | None = None
         self._gone: deque[str] = deque(maxlen=1000)
-        # The engine lives in real time, also when a test's clock stands still.
-        self._clock = SystemClock()
 
     async def read(self) -> AsyncIterator[ContainerEvent]:
         while True:
@@ -57,7 +55,7 @@ class EventFeed:
                     yield event
             except (RuntimeFailure, OSError, asyncio.IncompleteReadError, ValueError):
                 pass  # the engine went away; others report that, this feed waits for it
-            await self._clock.sleep(RECONNECT)
+            await CLOCK.sleep(RECONNECT)
 
     async def _connected(self) -> AsyncIterator[ContainerEvent]:
         wanted = {

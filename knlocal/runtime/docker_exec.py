@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from knlocal.clock import SystemClock
 from knlocal.runtime.api import ExecResult, ExecStream, RuntimeFailure
 from knlocal.runtime.docker_http import NORMAL, Engine, EngineRefused
 from knlocal.runtime.docker_streams import frames
+from knlocal.runtime.realtime import CLOCK
 
 #: Bytes of a command's output that are kept; what it writes beyond is dropped.
 MOST_OUTPUT = 1 << 20
@@ -32,7 +32,7 @@ async def run(
     output = bytearray()
     try:
         async with (
-            asyncio.timeout(timeout_seconds),
+            CLOCK.timeout(timeout_seconds),
             engine.stream(
                 "POST", f"/exec/{exec_id}/start", body={"Detach": False, "Tty": False}
             ) as body,
@@ -164,14 +164,13 @@ async def _create(
 
 async def _exit_code(engine: Engine, exec_id: str) -> int:
     """The output may end a moment before the engine has noted the exit code."""
-    clock = SystemClock()
     try:
-        async with clock.timeout(NORMAL):
+        async with CLOCK.timeout(NORMAL):
             while True:
                 shown = await engine.get(f"/exec/{exec_id}/json")
                 if not shown["Running"]:
                     return int(shown["ExitCode"] or 0)
-                await clock.sleep(0.01)
+                await CLOCK.sleep(0.01)
     except TimeoutError:
         raise RuntimeFailure("ExecError", "the command still runs; its output has ended") from None
 

@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 
 from knlocal.runtime.api import EngineUnavailable, RuntimeFailure
+from knlocal.runtime.realtime import CLOCK
 
 #: The newest API version whose answers this package knows; older engines are spoken to in theirs.
 NEWEST_API = (1, 48)
@@ -180,7 +181,7 @@ class Engine:
                 + data
             )
             try:
-                async with asyncio.timeout(NORMAL):
+                async with CLOCK.timeout(NORMAL):
                     head = await reader.readuntil(b"\r\n\r\n")
                     status = int(head.split(b" ", 2)[1])
                     if status >= 400:
@@ -194,7 +195,7 @@ class Engine:
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         where = self.endpoint
         try:
-            async with asyncio.timeout(QUICK):
+            async with CLOCK.timeout(QUICK):
                 if where.socket:
                     return await asyncio.open_unix_connection(where.socket)
                 return await asyncio.open_connection(where.host, where.port, ssl=where.tls)
@@ -223,9 +224,10 @@ class Engine:
                 f"This user may not use the container engine at {self.endpoint}. Try: sudo usermod"
                 " -aG docker $USER, then log in again."
             )
-        why = why if str(why) else type(why)  # type: ignore[assignment]
+        system = why.os_error if isinstance(why, aiohttp.ClientConnectorError) else why
+        words = getattr(system, "strerror", None) or str(why) or type(why).__name__
         return EngineUnavailable(
-            f"The container engine at {self.endpoint} does not answer ({why}). Is Docker running?"
+            f"The container engine at {self.endpoint} does not answer ({words}). Is Docker running?"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knlocal.runtime import docker_state, labels
-from knlocal.runtime.api import PodId
+from knlocal.runtime.api import PodId, RuntimeFailure
 
 
 @dataclass
@@ -67,6 +67,11 @@ class Pods:
 
     def make(self, pod: PodId) -> HeldPod:
         return self._pods.setdefault(pod.uid, HeldPod(pod))
+
+    def check(self, pod: HeldPod) -> None:
+        """RuntimeFailure when the pod was removed while someone waited for its lock."""
+        if self._pods.get(pod.id.uid) is not pod:
+            raise RuntimeFailure("PodRemoved", f'pod "{pod.id.name}" was removed meanwhile')
 
     def drop(self, pod: PodId) -> None:
         self._pods.pop(pod.uid, None)

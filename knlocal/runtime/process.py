@@ -42,6 +42,8 @@ from knlocal.runtime.process_environment import POD_UID, environment
 from knlocal.runtime.process_launch import Bell, Launch, reap
 from knlocal.runtime.process_ports import Ports
 from knlocal.runtime.process_state import HeldPod, HeldProcess, load
+from knlocal.runtime.realtime import CLOCK
+from knlocal.runtime.unbroken import Unbroken
 
 #: Seconds for a killed group to be gone; the kernel needs a moment, a stuck disk longer.
 KILL_DEADLINE = 10.0
@@ -70,6 +72,7 @@ class ProcessRuntime(Runtime):
         self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
         self._usage: dict[str, tuple[float, float]] = {}
         self._started = False
+        self._unbroken = Unbroken()
 
     async def start(self) -> None:
         if self._started:
@@ -96,6 +99,7 @@ class ProcessRuntime(Runtime):
             one.ended.set()
 
     async def close(self) -> None:
+        await self._unbroken.settle(KILL_DEADLINE)
         self._started = False
         for pod in self._pods.values():
             for one in pod.containers.values():
@@ -115,6 +119,7 @@ class ProcessRuntime(Runtime):
             _check_runnable(one)
         pod = self._pods.setdefault(plan.id.uid, HeldPod(plan.id, self._root / plan.id.uid))
         async with pod.lock:
+            self._check(pod)
             pod.labels, pod.hostname = dict(plan.labels), plan.hostname or plan.id.name
             for port in plan.ports:
                 self._ports.get(plan.id, port)
@@ -137,11 +142,20 @@ class ProcessRuntime(Runtime):
         if pod is None or container not in pod.containers:
             await self.prepare(plan)
             pod = self._pods[plan.id.uid]
+        held = pod.containers[container]
+        if not held.running:
+            await self._unbroken(self._start(pod, held, one))
+        return held.state()
+
+    async def _start(self, pod: HeldPod, held: HeldProcess, one: ContainerPlan) -> None:
         async with pod.lock:
-            held = pod.containers[container]
+            self._check(pod)
             if not held.running:
                 await self._run(pod, held, one)
-        return held.state()
+
+    def _check(self, pod: HeldPod) -> None:
+        if self._pods.get(pod.id.uid) is not pod:
+            raise RuntimeFailure("PodRemoved", f'pod "{pod.id.name}" was removed meanwhile')
 
     async def _run(self, pod: HeldPod, held: HeldProcess, one: ContainerPlan) -> None:
         argv = _check_runnable(one)
@@ -185,7 +199,7 @@ class ProcessRuntime(Runtime):
             ended.set()
             held.ring()
             reap()
-            asyncio.get_running_loop().call_later(0.2, reap)
+            CLOCK.call_later(0.2, reap)
             self._tell(pod, held, "exited")
 
         return Bell(held.run_folder, held.ring, on_end)
@@ -233,6 +247,10 @@ class ProcessRuntime(Runtime):
             self._ports.release(pod)
             return
         await asyncio.gather(*(self._stop(one, grace_seconds) for one in held.containers.values()))
+        await self._unbroken(self._remove_all(held))
+
+    async def _remove_all(self, held: HeldPod) -> None:
+        pod = held.id
         async with held.lock:
             # Once more: something may have been started while others were stopping.
             for one in held.containers.values():
@@ -467,7 +485,7 @@ def _measure(one: HeldProcess) -> tuple[float, int, float]:
 async def _happens(event: asyncio.Event, seconds: float) -> bool:
     """Real time: processes do not live by a test's clock."""
     try:
-        async with asyncio.timeout(seconds):
+        async with CLOCK.timeout(seconds):
             await event.wait()
     except TimeoutError:
         return False

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from knlocal.runtime.api import ExecResult, ExecStream, RuntimeFailure
+from knlocal.runtime.realtime import CLOCK
 
 _READ = 65536
 #: Bytes of a command's output that are kept; what it writes beyond is dropped.
@@ -40,7 +41,7 @@ async def run(
     output = bytearray()
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with CLOCK.timeout(timeout_seconds):
             while data := await process.stdout.read(_READ):
                 output += data[: max(0, MOST_OUTPUT - len(output))]
             await process.wait()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from knlocal.runtime.api import RuntimeFailure
 from knlocal.runtime.process_shim import FAILED, STARTED
+from knlocal.runtime.realtime import CLOCK
 
 SHIM = Path(__file__).with_name("process_shim.py")
 #: Seconds a shim may take to say whether the process started.
@@ -71,7 +72,7 @@ class Bell:
             loop.add_reader(self._fd, self._hear_first, first)
             shim = _spawn(self._path.parent, launch)
             try:
-                async with asyncio.timeout(START_DEADLINE):
+                async with CLOCK.timeout(START_DEADLINE):
                     word = await first
             except TimeoutError:
                 raise RuntimeFailure(

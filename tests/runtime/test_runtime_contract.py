@@ -314,6 +314,40 @@ async def test_preparing_while_removing_leaves_nothing_half_done(
     assert await runtime.pods() == []
 
 
+async def test_work_that_is_cancelled_leaves_nothing_behind(house: House, runtime: Runtime) -> None:
+    for pause in (0.0, 0.002, 0.005, 0.01, 0.02, 0.05):
+        plan = pod_of(house.python(WAIT), house.python("", name="again"))
+        await runtime.prepare(plan)
+        await runtime.start_container(plan, "again")
+        await until_state(runtime, plan.id, "exited", "again")
+        other = pod_of(house.python(WAIT))
+        for work in (
+            runtime.start_container(plan, "again"),
+            runtime.start_container(plan, "user"),
+            runtime.prepare(other),
+        ):
+            cut_short = asyncio.ensure_future(work)
+            await asyncio.wait([cut_short], timeout=pause)
+            cut_short.cancel()
+            await asyncio.wait([cut_short])
+        await asyncio.gather(runtime.remove(plan.id), runtime.remove(other.id))
+        assert await (await house.open()).pods() == []
+
+
+async def test_a_start_that_waits_while_its_pod_is_removed_is_refused(
+    house: House, runtime: Runtime
+) -> None:
+    plan = pod_of(house.python("exit(0)"))
+    await run_to_end(runtime, plan)
+    removing = asyncio.create_task(runtime.remove(plan.id))
+    await asyncio.sleep(0.002)
+    starting = asyncio.create_task(runtime.start_container(plan, "user"))
+    await removing
+    await asyncio.wait([starting])
+    await runtime.remove(plan.id)
+    assert await (await house.open()).pods() == []
+
+
 # -- what a program finds -----------------------------------------------------------------------
 
 
