@@ -161,7 +161,7 @@ class Kubelet(Controller):
         for worker in self._workers_of(key):
             if pod is None or worker.uid != uid_of(pod):
                 worker.gone()
-            if worker.done:
+            if worker.done and (pod is None or worker.uid != uid_of(pod)):
                 await worker.close()
                 del self.workers[worker.uid]
         if pod is None:
@@ -171,6 +171,8 @@ class Kubelet(Controller):
             return None
         worker = self.workers.get(uid_of(pod)) or self._new_worker(pod)
         worker.update(pod)
+        if worker.done:
+            return None  # its finalizers keep the object; of its containers nothing is left
         try:
             return await worker.sync()
         except EngineUnavailable:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Coroutine, Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from knlocal.resources.base import (
@@ -380,7 +381,7 @@ class PodWorker:
 
     async def _start(self, container: Container) -> None:
         again = container.terminated is not None or container.last_terminated is not None
-        now = self.node.clock.monotonic()
+        now, began = self.node.clock.monotonic(), self.node.clock.now()
         try:
             if again:
                 self.plan = self.make_plan()  # variables are looked up anew at each restart
@@ -401,7 +402,7 @@ class PodWorker:
             return
         if again:
             self._restarted(container, now)
-        self._runs(container, state)
+        self._runs(container, state, began)
         await self._after_start(container)
 
     @staticmethod
@@ -409,8 +410,9 @@ class PodWorker:
         container.restarts += 1
         container.backoff.attempted(now)
 
-    def _runs(self, container: Container, state: ContainerState) -> None:
-        container.run(state, self.node.on_policy_clock(state.started_at))
+    def _runs(self, container: Container, state: ContainerState, began: datetime) -> None:
+        # Two clocks do not agree to the millisecond: it did not start before it was told to.
+        container.run(state, max(began, self.node.on_policy_clock(state.started_at)))
         self._probe(container)
         self.publish()
         recorder = self.recorder
