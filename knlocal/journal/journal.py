@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class Journal:
     trails leave the ring unsaved; `unsaved` counts them.
     """
 
-    SAVE_SECONDS = 0.5
+    SAVE_SECONDS = 0.1
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class Journal:
         max_bytes: int = 64 * 1024 * 1024,
         max_saved: int = 100_000,
         max_requests: int = 2_000,
-        save_batch: int = 1_000,
+        save_batch: int = 200,
     ) -> None:
         self.clock = clock
         self.unsaved = 0
@@ -97,7 +98,8 @@ class Journal:
         self._seq = self._file.last_seq() if self._file else 0
         self._trails: deque[Trail] = deque()
         self._bytes = 0
-        self._by_id: dict[str, list[Trail]] = {}
+        #: Nearly every id comes once: a container is made for the others only.
+        self._by_id: dict[str, Trail | deque[Trail]] = {}
         self._listeners: list[Listener] = []
         self._changed: dict[int, Trail] = {}
         self._unsaved_work = asyncio.Event()
@@ -124,7 +126,7 @@ class Journal:
         )
         self._trails.append(trail)
         self._bytes += trail.size
-        self._by_id.setdefault(event.id, []).append(trail)
+        self._index(trail)
         if len(self._trails) > self._max_trails or self._bytes > self._max_bytes:
             self._forget_oldest()
         self._keep(trail)
@@ -147,7 +149,8 @@ class Journal:
 
     def find(self, event_id: str) -> list[Trail]:
         """The trails in memory of events with this id, the oldest first."""
-        return list(self._by_id.get(event_id, ()))
+        found = self._by_id.get(event_id, ())
+        return [found] if isinstance(found, Trail) else list(found)
 
     def trails(self) -> list[Trail]:
         """All trails in memory, the oldest first."""
@@ -192,7 +195,7 @@ class Journal:
         return Tail(self, selection, steps, backlog)
 
     def _entries(self, event_id: str) -> list[dict[str, Any]]:
-        live = {trail.seq: trail.to_json() for trail in self._by_id.get(event_id, ())}
+        live = {trail.seq: trail.to_json() for trail in self.find(event_id)}
         saved = self._file.by_id(event_id) if self._file else []
         merged = {entry["seq"]: entry for entry in saved} | live
         return [merged[seq] for seq in sorted(merged)]
@@ -214,6 +217,14 @@ class Journal:
                 reply["trails"] = trails
         return entry
 
+    def _index(self, trail: Trail) -> None:
+        event_id = trail.event.id
+        known = self._by_id.setdefault(event_id, trail)
+        if isinstance(known, deque):
+            known.append(trail)
+        elif known is not trail:
+            self._by_id[event_id] = deque((known, trail))
+
     # -- bounds -------------------------------------------------------------------------------
 
     def _forget_oldest(self) -> None:
@@ -223,8 +234,9 @@ class Journal:
             trail = self._trails.popleft()
             self._bytes -= trail.size
             same = self._by_id[trail.event.id]
-            same.remove(trail)
-            if not same:
+            if isinstance(same, deque):
+                same.popleft()
+            if not isinstance(same, deque) or not same:
                 del self._by_id[trail.event.id]
             if self._changed.pop(trail.seq, None) is not None and trail.saved < 0:
                 self.unsaved += 1
@@ -273,7 +285,7 @@ class Journal:
     def _batch(self) -> list[Row]:
         """Rendered here, on the event loop's thread, where the trails do not change meanwhile."""
         rows = []
-        for seq in list(self._changed)[: self._save_batch]:
+        for seq in list(islice(self._changed, self._save_batch)):
             trail = self._changed.pop(seq)
             trail.saved = len(trail.steps)
             body = orjson.dumps(trail.to_json())
