@@ -26,6 +26,7 @@ from knlocal.gateway.routes import RouteTable
 from knlocal.gateway.upstream import Endpoint, Exchange, NotSent, UnansweredError, UpstreamError
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+_OWN: Final = frozenset({"content-length", "transfer-encoding", "connection", "host"})
 _URL_SAFE: Final = "%/:=&?~#+!$,;'@()*[]"
 
 
@@ -160,10 +161,8 @@ class HttpClient:
             near = self._routes.similar(address.host, "internal")
             hint = f"; names like it: {', '.join(near)}" if near else ""
             raise ConnectError(f"no service answers for {address.host!r}{hint}")
-        pairs = list(headers)
-        if not body and method in _WITH_BODY:
-            pairs.append(("Content-Length", "0"))
         try:
+            pairs = [pair for pair in headers if pair[0].lower() not in _OWN]
             return await self._ask_there(method, address, pairs, body)
         except NotSent as error:
             raise ConnectError(str(error)) from error
@@ -190,8 +189,9 @@ class HttpClient:
         headers: list[tuple[str, str]],
         body: bytes,
     ) -> Response:
+        length = len(body) if body or method in _WITH_BODY else None
         try:
-            exchange.send_request(method, address.target, address.authority, headers, body)
+            exchange.send_request(method, address.target, address.authority, headers, body, length)
             head = await exchange.response()
             while head.status < 200:
                 if head.status == 101:

@@ -21,7 +21,7 @@ from multidict import CIMultiDict, istr
 from knlocal.clock import Clock, Timer
 from knlocal.gateway.deadlines import Deadlines
 from knlocal.gateway.http import Request
-from knlocal.gateway.http1 import HOP_BY_HOP, HOST, Pairs, ResponseHead, tokens
+from knlocal.gateway.http1 import CONTENT_LENGTH, HOP_BY_HOP, HOST, Pairs, ResponseHead, tokens
 from knlocal.gateway.pool import Pool
 from knlocal.gateway.tunnel import join
 from knlocal.gateway.upstream import (
@@ -39,10 +39,11 @@ CONTINUE_SECONDS: Final = 1.0
 """How long an upstream may take to say 100 Continue before the body is sent all the same
 (net/http's ExpectContinueTimeout)."""
 
-_NOT_PASSED: Final = HOP_BY_HOP | {HOST, "x-forwarded-for"}
+_NOT_PASSED: Final = HOP_BY_HOP | {HOST, CONTENT_LENGTH, "x-forwarded-for"}
 _REPLAYABLE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 _CONNECTION: Final = istr("Connection")
+_CONTENT_LENGTH: Final = istr("Content-Length")
 _XFF: Final = istr("X-Forwarded-For")
 _XFP: Final = istr("X-Forwarded-Proto")
 _XFH: Final = istr("X-Forwarded-Host")
@@ -200,7 +201,12 @@ class _Run:
         """Send the head, with the body if it is here; else start sending it as it comes."""
         request = self.request
         self.exchange = exchange
-        exchange.send_request(request.method, request.target, request.authority, headers, body)
+        length = None
+        if body or _CONTENT_LENGTH in request.headers:
+            length = len(body) if body is not None else int(request.headers[_CONTENT_LENGTH])
+        exchange.send_request(
+            request.method, request.target, request.authority, headers, body, length
+        )
         if body is not None:
             self.result.bytes_in = len(body)
         elif request.expects_continue:
@@ -249,7 +255,7 @@ class _Run:
         ):
             # The usual case: a short answer, all of it here, goes out in one write. (On HTTP/2 the
             # end goes with the headers, as gRPC wants it for an error without a body.)
-            await request.answer(head.status, head.headers, body, head.reason)
+            await request.answer(head.status, head.headers, body, head.reason, head.raw)
             result.bytes_out = len(body)
             return
         await request.start(head.status, head.headers, head.reason)

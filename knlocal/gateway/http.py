@@ -137,8 +137,11 @@ class Request(ABC):
         """Answer 101 Switching Protocols and hand over the connection."""
         raise NotImplementedError("this request cannot be upgraded")
 
-    async def answer(self, status: int, headers: HeaderPairs, body: bytes, reason: str) -> None:
-        """A whole response whose headers say all about its body already."""
+    async def answer(
+        self, status: int, headers: HeaderPairs, body: bytes, reason: str, raw: bytes = b""
+    ) -> None:
+        """A whole response whose headers say all about its body already. `raw`: status line and
+        headers as HTTP/1.1 bytes, which may be sent instead."""
         await self.start(status, headers, reason)
         if body:
             await self.write(body)

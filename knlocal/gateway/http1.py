@@ -4,15 +4,16 @@ Whatever two readers could understand differently is refused, because a gateway 
 requests are smuggled: both Content-Length and Transfer-Encoding, folded lines, bare line feeds,
 spaces before a colon, control bytes.
 
-Python's own string methods do the work: on heads of usual size this is as fast as httptools (whose
-callbacks cost about what they save; see benchmarks/README.md) and all of the rules are here.
+Python's own string methods do the work, so that all of the rules are here; a head that was seen
+before costs one look-up, which is less than any parser's callbacks (benchmarks/README.md).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
 
 from multidict import CIMultiDict
 
@@ -20,6 +21,8 @@ MAX_REQUEST_LINE: Final = 32 * 1024
 MAX_HEAD: Final = 64 * 1024
 """Envoy's order of magnitude (60 KiB); larger ones are answered 431 (414 for the request line)."""
 MAX_CHUNK_LINE: Final = 4 * 1024
+_REMEMBERED: Final = 1024
+"""Bytes of a head up to which its meaning is remembered."""
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
@@ -29,6 +32,7 @@ CONNECTION: Final = "connection"
 HOST: Final = "host"
 EXPECT: Final = "expect"
 UPGRADE: Final = "upgrade"
+DATE: Final = "date"
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -45,7 +49,7 @@ HOP_BY_HOP: Final = frozenset(
 )
 """RFC 9110 7.6.1. "Trailer" is not among them: peers ignore trailers that were not announced."""
 
-_SPECIAL: Final = HOP_BY_HOP | {CONTENT_LENGTH, HOST, EXPECT}
+_SPECIAL: Final = HOP_BY_HOP | {CONTENT_LENGTH, HOST, EXPECT, DATE}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) (HTTP/\d\.\d)")
@@ -68,6 +72,7 @@ _STATUS_LINES: dict[str, tuple[int, str, bool]] = {}
 _HOSTS: dict[str, str] = {}
 
 Pairs = list[tuple[str, str]]
+Version = Literal["HTTP/1.0", "HTTP/1.1", "HTTP/2"]
 
 
 class BadMessage(Exception):
@@ -82,7 +87,7 @@ class RequestHead(NamedTuple):
     method: str
     target: str
     """Origin form, or "*"."""
-    version: str
+    version: Version
     headers: CIMultiDict[str]
     authority: str
     host: str
@@ -99,11 +104,13 @@ class ResponseHead(NamedTuple):
     status: int
     reason: str
     headers: Pairs
-    """End-to-end headers only, as the upstream spelled them."""
+    """End-to-end headers only, as the upstream spelled them. Shared: not to be changed."""
     length: int
     """Bytes of body; CHUNKED; UNTIL_CLOSE."""
     keep_alive: bool
     upgrade: str = ""
+    raw: bytes = b""
+    """The head as it came, with its empty line, when nobody needs to change anything in it."""
 
 
 def check_unfinished_head(buffer: bytes) -> None:
@@ -117,19 +124,27 @@ def check_unfinished_head(buffer: bytes) -> None:
 
 
 def parse_request_head(head: bytes) -> RequestHead:
-    """`head` is everything before the empty line, without its CRLFCRLF."""
+    """`head` is everything before the empty line, without its CRLFCRLF. The result may be shared:
+    copy its headers before changing them."""
+    if len(head) <= _REMEMBERED:
+        return _remembered_request(head)
     if len(head) > MAX_REQUEST_LINE:
         check_unfinished_head(head)
+    return _parse_request(head)
+
+
+def _parse_request(head: bytes) -> RequestHead:
     lines = _lines(head)
     match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None:
         raise BadMessage(400, "malformed request line")
-    method, target, version = match.groups()
-    if version != "HTTP/1.1":
-        if version[5] != "1":
-            raise BadMessage(505, f"{version} is not spoken here; HTTP/1.1 and HTTP/2 are")
-        if version != "HTTP/1.0":
-            version = "HTTP/1.1"
+    method, target, spoken = match.groups()
+    version: Version = "HTTP/1.1"
+    if spoken != version:
+        if spoken[5] != "1":
+            raise BadMessage(505, f"{spoken} is not spoken here; HTTP/1.1 and HTTP/2 are")
+        if spoken == "HTTP/1.0":
+            version = "HTTP/1.0"
     pairs, special = _fields(lines, 1)
     keep_alive = version == "HTTP/1.1"
     authority = host = upgrade = ""
@@ -179,11 +194,19 @@ def parse_response_head(data: bytes, method: str) -> tuple[ResponseHead, bytes] 
                 raise BadMessage(502, "the response headers are too large")
             return None
         head, rest = data[: end.start()], data[end.end() :]
+    if len(head) <= _REMEMBERED:
+        return _remembered_response(head, method), rest
+    return _parse_response(head, method), rest
+
+
+def _parse_response(head: bytes, method: str) -> ResponseHead:
     try:
         lines = _lines(head)
         pairs, special = _fields(lines, 1)
+        tidied = False
     except BadMessage:
         # Folded lines and bare line feeds are known from old servers, and harmless in an answer.
+        tidied = True
         lines = _lines(_FOLD.sub(b" ", head).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
         pairs, special = _fields(lines, 1)
     status, reason, keep_alive = _STATUS_LINES.get(lines[0]) or _status_line(lines[0])
@@ -210,9 +233,18 @@ def parse_response_head(data: bytes, method: str) -> tuple[ResponseHead, bytes] 
         keep_alive = False
     if UPGRADE in special:
         upgrade = special[UPGRADE]
-    if len(special) > (CONTENT_LENGTH in special):
+    raw = b""
+    if len(special) > (CONTENT_LENGTH in special) + (DATE in special):
         pairs = [pair for pair in pairs if pair[0].lower() not in dropped]
-    return ResponseHead(status, reason, pairs, length, keep_alive, upgrade), rest
+    elif not tidied and DATE in special and length > 0 and head.startswith(b"HTTP/1.1"):
+        raw = head + b"\r\n\r\n"
+    return ResponseHead(status, reason, pairs, length, keep_alive, upgrade, raw)
+
+
+# Clients and servers mostly repeat the same few heads (a Date changes once a second), and parsing
+# is most of what a short request costs here. Long heads are rarely repeated, and would take memory.
+_remembered_request = lru_cache(maxsize=512)(_parse_request)
+_remembered_response = lru_cache(maxsize=512)(_parse_response)
 
 
 def tokens(value: str) -> set[str]:
@@ -412,8 +444,8 @@ class ChunkedDecoder:
             self._buffer = data
             return
         pairs, special = _fields(_lines(head), 0)
-        if special:
-            raise BadMessage(400, f"{next(iter(special))} is not allowed as a trailer")
+        for name in special.keys() - {DATE}:
+            raise BadMessage(400, f"{name} is not allowed as a trailer")
         self.trailers = CIMultiDict(pairs)
         self.rest = rest
         self.done = True

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import format_datetime
 from http import HTTPStatus
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from multidict import CIMultiDict
 
@@ -78,7 +78,7 @@ class ServerContext:
 
     def __init__(
         self,
-        serve: Callable[[Request], Awaitable[None]],
+        serve: Callable[[Request], Awaitable[object]],
         exposure: Exposure,
         scheme: Literal["http", "https"],
         deadlines: DeadlineBook,
@@ -367,14 +367,21 @@ class Http1Connection(Writer):
 class Http1Request(Request):
     """A request on an `Http1Connection`."""
 
+    incoming: Incoming | None = None
+    _awaits_continue = False
+    _no_body = False
+    _chunked = False
+    _left = -1
+    """Bytes of the answer's Content-Length still to be written; -1 without one."""
+
     def __init__(self, connection: Http1Connection, head: RequestHead) -> None:
         context = connection.context
         self._connection = connection
         (
             self.method,
             self.target,
-            version,
-            self.headers,
+            self.protocol,
+            headers,
             self.authority,
             self.host,
             length,
@@ -383,7 +390,7 @@ class Http1Request(Request):
             self.expects_continue,
             absolute,
         ) = head
-        self.protocol = cast(Literal["HTTP/1.0", "HTTP/1.1"], version)
+        self.headers = headers.copy()
         self.scheme = context.scheme
         self.exposure = context.exposure
         if absolute and is_cluster_local(self.host):
@@ -391,13 +398,9 @@ class Http1Request(Request):
             self.exposure = "internal"
         self.peer = connection.peer
         self.body_ended = not length
-        self.incoming: Incoming | None = None
         if length:
             self.incoming = Incoming(connection.pause_reading, connection.resume_reading)
-        self._awaits_continue = self.expects_continue and length != 0
-        self._no_body = False
-        self._chunked = False
-        self._left = -1
+            self._awaits_continue = self.expects_continue
 
     # What came
 
@@ -471,9 +474,16 @@ class Http1Request(Request):
         data = body.encode() if isinstance(body, str) else body
         await self.answer(status, [*headers, ("Content-Length", str(len(data)))], data, "")
 
-    async def answer(self, status: int, headers: HeaderPairs, body: bytes, reason: str) -> None:
+    async def answer(
+        self, status: int, headers: HeaderPairs, body: bytes, reason: str, raw: bytes = b""
+    ) -> None:
         connection = self._connection
-        head = self._head(status, headers, reason)
+        if raw and self._may_send_raw():
+            self.started = True
+            self.answer_status = status
+            head = raw
+        else:
+            head = self._head(status, headers, reason)
         if body and not self._no_body:
             head += body
             self.answer_bytes = len(body)
@@ -517,6 +527,18 @@ class Http1Request(Request):
         self.finished = True
         self.keep_alive = False
         self._connection.abort()
+
+    def _may_send_raw(self) -> bool:
+        """A head from elsewhere says what this connection would say itself."""
+        return (
+            self.keep_alive
+            and self.protocol == "HTTP/1.1"
+            and self.method != "HEAD"
+            and not self.started
+            and not self._awaits_continue
+            and not self._connection.closing
+            and not self._connection.lost
+        )
 
     def _head(self, status: int, headers: HeaderPairs, reason: str) -> bytes:
         connection = self._connection

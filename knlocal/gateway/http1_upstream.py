@@ -51,7 +51,13 @@ class Http1Upstream(Writer, Exchange):
     # Exchange
 
     def send_request(
-        self, method: str, target: str, authority: str, headers: Pairs, body: bytes | None
+        self,
+        method: str,
+        target: str,
+        authority: str,
+        headers: Pairs,
+        body: bytes | None,
+        length: int | None,
     ) -> None:
         self._active = True
         self._method = method
@@ -63,20 +69,13 @@ class Http1Upstream(Writer, Exchange):
         self._sent = body is not None
         """All of the request is out."""
         self._chunked = False
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {authority}"]
-        framed = False
-        for name, value in headers:
-            if len(name) == 14 and name.lower() == "content-length":
-                framed = True
-                if body is not None:
-                    continue
-            lines.append(f"{name}: {value}")
-        if body is None:
-            if not framed:
-                self._chunked = True
-                lines.append("Transfer-Encoding: chunked")
-        elif body or framed:
-            lines.append(f"Content-Length: {len(body)}")
+        lines = [f"{name}: {value}" for name, value in headers]
+        lines[:0] = (f"{method} {target} HTTP/1.1", f"Host: {authority}")
+        if length is not None:
+            lines.append(f"Content-Length: {length}")
+        elif body is None:
+            self._chunked = True
+            lines.append("Transfer-Encoding: chunked")
         head = encode_head(lines)
         self.send(head + body if body else head)
 

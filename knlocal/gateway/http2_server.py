@@ -236,7 +236,9 @@ class Http2Request(Request):
         self.stream.end(to_wire(trailers))
         await self._done()
 
-    async def answer(self, status: int, headers: HeaderPairs, body: bytes, reason: str) -> None:
+    async def answer(
+        self, status: int, headers: HeaderPairs, body: bytes, reason: str, raw: bytes = b""
+    ) -> None:
         no_body = not body or self.method == "HEAD" or status in (204, 304)
         self._start(status, headers, end=no_body)
         if not no_body:

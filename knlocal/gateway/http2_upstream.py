@@ -148,7 +148,13 @@ class Http2Exchange(Exchange):
         self.stream: Stream2 = Stream2(connection, 0)
 
     def send_request(
-        self, method: str, target: str, authority: str, headers: Pairs, body: bytes | None
+        self,
+        method: str,
+        target: str,
+        authority: str,
+        headers: Pairs,
+        body: bytes | None,
+        length: int | None,
     ) -> None:
         connection = self._connection
         self._method = method
@@ -159,6 +165,8 @@ class Http2Exchange(Exchange):
             (b":path", target.encode("utf-8", "surrogateescape")),
             *to_wire(headers),
         ]
+        if length is not None:
+            raw.append((b"content-length", b"%d" % length))
         try:
             stream_id = connection.state.get_next_available_stream_id()
             connection.state.send_headers(stream_id, raw, end_stream=body == b"")

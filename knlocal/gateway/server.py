@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from knlocal.clock import Clock, SystemClock
 from knlocal.gateway.deadlines import DeadlineBook
@@ -111,17 +111,19 @@ class Gateway:
         self._listeners.clear()
         self._deadlines.close()
 
-    async def handle(self, request: Request) -> None:
-        """Answer a request, whatever brought it here (a listener or the in-process client)."""
+    def handle(self, request: Request) -> Coroutine[Any, Any, object]:
+        """Answer a request, whichever listener brought it."""
         if self.journal_hook is None:
-            await dispatch(self.routes, request)
-            return
+            return dispatch(self.routes, request)
+        return self._recorded(request, self.journal_hook)
+
+    async def _recorded(self, request: Request, hook: Callable[[RequestRecord], None]) -> None:
         began = self.clock.monotonic()
         error = ""
         try:
             error = await dispatch(self.routes, request)
         finally:
-            self.journal_hook(
+            hook(
                 RequestRecord(
                     request.method,
                     request.host,

@@ -57,10 +57,16 @@ class Exchange(ABC):
 
     @abstractmethod
     def send_request(
-        self, method: str, target: str, authority: str, headers: Pairs, body: bytes | None
+        self,
+        method: str,
+        target: str,
+        authority: str,
+        headers: Pairs,
+        body: bytes | None,
+        length: int | None,
     ) -> None:
-        """The head, and the body when it is all here; None when it follows. `headers` holds
-        Content-Length where the length is known."""
+        """The head, and the body when it is all here; None when it follows. `length`: what to say
+        about its length (not in `headers`); None to say nothing."""
 
     @abstractmethod
     async def write(self, data: bytes) -> None: ...
