@@ -41,9 +41,9 @@ from knlocal.gateway.client import (
     Response,
     ResponseTooLarge,
 )
+from knlocal.gateway.context import Limits
 from knlocal.gateway.forward import Endpoint, Forwarded, NotSent, Timeouts, forward
 from knlocal.gateway.http import BodyTooLarge, ClientGone, Exposure, Handler, Request
-from knlocal.gateway.http1_server import Limits
 from knlocal.gateway.pool import Pool
 from knlocal.gateway.routes import Conflict, Route, RouteTable
 from knlocal.gateway.server import Address, Gateway, RequestRecord

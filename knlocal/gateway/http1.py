@@ -20,7 +20,6 @@ from multidict import CIMultiDict
 MAX_REQUEST_LINE: Final = 32 * 1024
 MAX_HEAD: Final = 64 * 1024
 """Envoy's order of magnitude (60 KiB); larger ones are answered 431 (414 for the request line)."""
-MAX_CHUNK_LINE: Final = 4 * 1024
 _REMEMBERED: Final = 1024
 """Bytes of a head up to which its meaning is remembered."""
 CHUNKED: Final = -1
@@ -58,10 +57,9 @@ _HOST = re.compile(
     r"(\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::(\d{0,5}))?"
 )
 _ABSOLUTE = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+BARE_LF = re.compile(rb"(?<!\r)\n")
 _ANSWER_END = re.compile(rb"\r?\n\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 # All that may stand in a head: the rest (control bytes) must vanish when these are deleted.
 _ALLOWED = bytes(b for b in range(256) if b in (9, 10, 13) or (b >= 32 and b != 127))
@@ -119,7 +117,7 @@ def check_unfinished_head(buffer: bytes) -> None:
         raise BadMessage(414, f"the request line is longer than {MAX_REQUEST_LINE} bytes")
     if len(buffer) > MAX_HEAD:
         raise BadMessage(431, f"the request headers are larger than {MAX_HEAD} bytes")
-    if _BARE_LF.search(buffer):
+    if BARE_LF.search(buffer):
         raise BadMessage(400, "a line ends without a carriage return")
 
 
@@ -134,7 +132,7 @@ def parse_request_head(head: bytes) -> RequestHead:
 
 
 def _parse_request(head: bytes) -> RequestHead:
-    lines = _lines(head)
+    lines = lines_of(head)
     match = _REQUEST_LINE.fullmatch(lines[0])
     if match is None:
         raise BadMessage(400, "malformed request line")
@@ -145,7 +143,7 @@ def _parse_request(head: bytes) -> RequestHead:
             raise BadMessage(505, f"{spoken} is not spoken here; HTTP/1.1 and HTTP/2 are")
         if spoken == "HTTP/1.0":
             version = "HTTP/1.0"
-    pairs, special = _fields(lines, 1)
+    pairs, special = fields_of(lines, 1)
     keep_alive = version == "HTTP/1.1"
     authority = host = upgrade = ""
     length = 0
@@ -201,14 +199,14 @@ def parse_response_head(data: bytes, method: str) -> tuple[ResponseHead, bytes] 
 
 def _parse_response(head: bytes, method: str) -> ResponseHead:
     try:
-        lines = _lines(head)
-        pairs, special = _fields(lines, 1)
+        lines = lines_of(head)
+        pairs, special = fields_of(lines, 1)
         tidied = False
     except BadMessage:
         # Folded lines and bare line feeds are known from old servers, and harmless in an answer.
         tidied = True
-        lines = _lines(_FOLD.sub(b" ", head).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
-        pairs, special = _fields(lines, 1)
+        lines = lines_of(_FOLD.sub(b" ", head).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+        pairs, special = fields_of(lines, 1)
     status, reason, keep_alive = _STATUS_LINES.get(lines[0]) or _status_line(lines[0])
     upgrade = ""
     dropped: Collection[str] = HOP_BY_HOP
@@ -268,7 +266,7 @@ def encode_head(lines: list[str]) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _lines(head: bytes) -> list[str]:
+def lines_of(head: bytes) -> list[str]:
     lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     breaks = len(lines) - 1
     if head.translate(None, _ALLOWED):
@@ -278,7 +276,7 @@ def _lines(head: bytes) -> list[str]:
     return lines
 
 
-def _fields(lines: list[str], first: int) -> tuple[Pairs, dict[str, str]]:
+def fields_of(lines: list[str], first: int) -> tuple[Pairs, dict[str, str]]:
     """The header lines from `first` on as pairs, and the special ones by lower-case name (several
     of one name joined by commas)."""
     pairs = []
@@ -369,83 +367,3 @@ def _content_length(value: str, pairs: Pairs, status: int) -> int:
     if not _DIGITS.fullmatch(value):
         raise BadMessage(status, f"malformed Content-Length {value[:40]!r}")
     return int(value)
-
-
-class ChunkedDecoder:
-    """Takes bytes of a chunked body, gives back its data; `done` once the trailers are in."""
-
-    __slots__ = ("_buffer", "_left", "_state", "done", "rest", "trailers")
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._state = "size"
-        self._left = 0
-        self.done = False
-        self.rest = b""
-        """What follows the body, once `done`."""
-        self.trailers: CIMultiDict[str] | None = None
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Raises BadMessage (400) when the framing is broken."""
-        if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
-        pieces = []
-        position = 0
-        while True:
-            if self._state == "data":
-                piece = data[position : position + self._left]
-                if piece:
-                    pieces.append(piece)
-                    position += len(piece)
-                    self._left -= len(piece)
-                if self._left:
-                    return pieces
-                self._state = "end"
-            if self._state == "end":
-                if len(data) - position < 2:
-                    self._buffer = data[position:]
-                    return pieces
-                if data[position : position + 2] != b"\r\n":
-                    raise BadMessage(400, "a chunk is longer than its size says")
-                position += 2
-                self._state = "size"
-            if self._state == "size":
-                end = data.find(b"\r\n", position)
-                if end < 0 or end - position > MAX_CHUNK_LINE:
-                    return self._wait(data[position:], pieces)
-                match = _CHUNK_LINE.fullmatch(data, position, end)
-                if match is None:
-                    raise BadMessage(400, "malformed chunk size")
-                self._left = int(match[1], 16)
-                position = end + 2
-                self._state = "data" if self._left else "trailers"
-            if self._state == "trailers":
-                self._trailers(data[position:])
-                return pieces
-
-    def _wait(self, line: bytes, pieces: list[bytes]) -> list[bytes]:
-        if len(line) > MAX_CHUNK_LINE or b"\n" in line:
-            raise BadMessage(400, "malformed chunk size")
-        self._buffer = line
-        return pieces
-
-    def _trailers(self, data: bytes) -> None:
-        if data[:2] == b"\r\n":
-            self.rest = data[2:]
-            self.done = True
-            return
-        head, found, rest = data.partition(b"\r\n\r\n")
-        if not found:
-            if len(data) > MAX_HEAD:
-                raise BadMessage(431, "the trailers are too large")
-            if _BARE_LF.search(data):
-                raise BadMessage(400, "a trailer line ends without a carriage return")
-            self._buffer = data
-            return
-        pairs, special = _fields(_lines(head), 0)
-        for name in special.keys() - {DATE}:
-            raise BadMessage(400, f"{name} is not allowed as a trailer")
-        self.trailers = CIMultiDict(pairs)
-        self.rest = rest
-        self.done = True

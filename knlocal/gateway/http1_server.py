@@ -7,96 +7,33 @@ answered, its body and the answer stream at the same time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from email.utils import format_datetime
-from http import HTTPStatus
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Final
 
 from multidict import CIMultiDict
 
-from knlocal.clock import Clock
-from knlocal.gateway.deadlines import DeadlineBook, Deadlines
-from knlocal.gateway.http import ClientGone, Exposure, HeaderPairs, Request, Stream
+from knlocal.gateway.chunked import ChunkedDecoder
+from knlocal.gateway.context import ServerContext
+from knlocal.gateway.deadlines import Deadlines
+from knlocal.gateway.http import ClientGone
 from knlocal.gateway.http1 import (
     CHUNKED,
     BadMessage,
-    ChunkedDecoder,
     RequestHead,
     check_unfinished_head,
     encode_head,
     parse_request_head,
 )
+from knlocal.gateway.http1_request import REASONS, Http1Request
 from knlocal.gateway.incoming import HIGH_WATER, Incoming
-from knlocal.gateway.names import is_cluster_local
 from knlocal.gateway.outbox import Writer
-from knlocal.gateway.tunnel import TunnelEnd
 
-REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
-_FRAMING: Final = frozenset({"connection", "transfer-encoding", "keep-alive", "proxy-connection"})
 _DRAIN: Final = 256 * 1024
 """Bytes of an unread request body worth reading to keep the connection (as Go's server)."""
 
 _SWITCH_TO_H2C: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 )
-_NO_TRAILERS: Final[CIMultiDict[str]] = CIMultiDict()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a client may take, in seconds."""
-
-    head: float = 30.0
-    """From the first byte of a head to its last (then 408)."""
-    idle: float = 300.0
-    """Between two requests. Longer than clients keep connections (Go: 90), so that they close."""
-    body: float = 600.0
-    """Between two pieces of a request's body (then 408)."""
-    linger: float = 2.0
-    """For reading what a refused client still sends, so that it gets to see the answer."""
-
-
-class HttpDate:
-    """The text of the Date header, made once a second."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._text = ""
-        self._until = 0.0
-
-    def text(self) -> str:
-        now = self._clock.monotonic()
-        if now >= self._until or not self._text:
-            self._text = format_datetime(self._clock.now(), usegmt=True)
-            self._until = now + 1.0
-        return self._text
-
-
-class ServerContext:
-    """What the connections of one listener share."""
-
-    def __init__(
-        self,
-        serve: Callable[[Request], Awaitable[object]],
-        exposure: Exposure,
-        scheme: Literal["http", "https"],
-        deadlines: DeadlineBook,
-        limits: Limits,
-        date: HttpDate,
-    ) -> None:
-        self.serve = serve
-        self.exposure = exposure
-        self.scheme = scheme
-        self.limits = limits
-        self.date = date
-        self.head_deadlines: Deadlines = deadlines.of(limits.head)
-        self.idle_deadlines: Deadlines = deadlines.of(limits.idle)
-        self.body_deadlines: Deadlines = deadlines.of(limits.body)
-        self.linger_deadlines: Deadlines = deadlines.of(limits.linger)
-        self.connections: set[Any] = set()
-        self.upgrade_to_h2c: Callable[[RequestHead], asyncio.Protocol | None] | None = None
-        """The HTTP/2 connection that goes on with a request, None when it cannot."""
 
 
 class Http1Connection(Writer):
@@ -362,240 +299,3 @@ class Http1Connection(Writer):
         # The handler learns of it from its stream, not by being cancelled.
         self._task = None
         self.connection_lost(exc)
-
-
-class Http1Request(Request):
-    """A request on an `Http1Connection`."""
-
-    incoming: Incoming | None = None
-    _awaits_continue = False
-    _no_body = False
-    _chunked = False
-    _left = -1
-    """Bytes of the answer's Content-Length still to be written; -1 without one."""
-
-    def __init__(self, connection: Http1Connection, head: RequestHead) -> None:
-        context = connection.context
-        self._connection = connection
-        (
-            self.method,
-            self.target,
-            self.protocol,
-            headers,
-            self.authority,
-            self.host,
-            length,
-            self.keep_alive,
-            self.upgrade,
-            self.expects_continue,
-            absolute,
-        ) = head
-        self.headers = headers.copy()
-        self.scheme = context.scheme
-        self.exposure = context.exposure
-        if absolute and is_cluster_local(self.host):
-            # The client takes us for its proxy, to reach what only containers can resolve.
-            self.exposure = "internal"
-        self.peer = connection.peer
-        self.body_ended = not length
-        if length:
-            self.incoming = Incoming(connection.pause_reading, connection.resume_reading)
-            self._awaits_continue = self.expects_continue
-
-    # What came
-
-    @property
-    def has_body(self) -> bool:
-        return self.incoming is not None
-
-    async def body(self) -> AsyncIterator[bytes]:
-        incoming = self.incoming
-        if incoming is None:
-            return
-        if self._awaits_continue:
-            await self.inform(100)
-        while data := await incoming.read():
-            yield data
-
-    def buffered(self) -> bytes | None:
-        incoming = self.incoming
-        if incoming is None:
-            return b""
-        if not incoming.ended or incoming.trailers is not None:
-            return None
-        return incoming.peek()
-
-    @property
-    def trailers(self) -> CIMultiDict[str]:
-        if self.incoming is None or self.incoming.trailers is None:
-            return _NO_TRAILERS
-        return self.incoming.trailers
-
-    # What goes back
-
-    async def start(self, status: int, headers: HeaderPairs = (), reason: str = "") -> None:
-        self._connection.send(self._head(status, headers, reason))
-
-    async def write(self, data: bytes) -> None:
-        connection = self._connection
-        if connection.lost:
-            raise ClientGone
-        if self._no_body or not data:
-            return
-        if self._left >= 0:
-            if len(data) > self._left:
-                self.abort()
-                raise ValueError("the body is longer than its Content-Length")
-            self._left -= len(data)
-        self._send_piece(data)
-        if connection.full:
-            await connection.drained()
-
-    async def finish(self, trailers: HeaderPairs = ()) -> None:
-        connection = self._connection
-        if self.finished:
-            return
-        if connection.lost:
-            raise ClientGone
-        if not self.started:
-            raise RuntimeError("finish() before start()")
-        if self._left > 0 and not self._no_body:
-            self.abort()
-            return
-        if self._chunked:
-            lines = [f"{name}: {value}" for name, value in trailers]
-            connection.send(b"0\r\n" + encode_head(lines) if lines else b"0\r\n\r\n")
-        self.finished = True
-        connection.answered(self)
-
-    async def respond(
-        self, status: int, headers: HeaderPairs = (), body: bytes | str = b""
-    ) -> None:
-        data = body.encode() if isinstance(body, str) else body
-        await self.answer(status, [*headers, ("Content-Length", str(len(data)))], data, "")
-
-    async def answer(
-        self, status: int, headers: HeaderPairs, body: bytes, reason: str, raw: bytes = b""
-    ) -> None:
-        connection = self._connection
-        if raw and self._may_send_raw():
-            self.started = True
-            self.answer_status = status
-            head = raw
-        else:
-            head = self._head(status, headers, reason)
-        if body and not self._no_body:
-            head += body
-            self.answer_bytes = len(body)
-        connection.send(head)
-        self.finished = True
-        connection.answered(self)
-
-    async def cut_short(self, text: str) -> None:
-        data = text.encode()
-        if self._left >= 0:
-            data = data[: self._left]
-            self._left -= len(data)
-        if data and not self._no_body and not self._connection.lost:
-            # Not `write`: a client that does not read must not hold up the end.
-            self._send_piece(data)
-        await self.finish()
-
-    async def inform(self, status: int, headers: HeaderPairs = ()) -> None:
-        if self.protocol == "HTTP/1.0" or self.started:
-            return
-        if status == 100:
-            if self.body_ended or not self._awaits_continue:
-                return
-            self._awaits_continue = False
-        lines = [f"HTTP/1.1 {status} {REASONS.get(status, '')}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        self._connection.send(encode_head(lines))
-
-    async def tunnel(self, headers: HeaderPairs = ()) -> Stream:
-        connection = self._connection
-        if connection.lost:
-            raise ClientGone
-        lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade"]
-        lines += [f"{name}: {value}" for name, value in headers if name.lower() != "connection"]
-        self.started = self.finished = True
-        self.answer_status = 101
-        connection.send(encode_head(lines))
-        return ClientTunnel(connection)
-
-    def abort(self) -> None:
-        self.finished = True
-        self.keep_alive = False
-        self._connection.abort()
-
-    def _may_send_raw(self) -> bool:
-        """A head from elsewhere says what this connection would say itself."""
-        return (
-            self.keep_alive
-            and self.protocol == "HTTP/1.1"
-            and self.method != "HEAD"
-            and not self.started
-            and not self._awaits_continue
-            and not self._connection.closing
-            and not self._connection.lost
-        )
-
-    def _head(self, status: int, headers: HeaderPairs, reason: str) -> bytes:
-        connection = self._connection
-        if connection.lost:
-            raise ClientGone
-        if self.started:
-            raise RuntimeError("the answer has started already")
-        self.started = True
-        self.answer_status = status
-        self._no_body = self.method == "HEAD" or status == 204 or status == 304
-        lines = [f"HTTP/1.1 {status} {reason or REASONS.get(status, '')}"]
-        framed = dated = False
-        for name, value in headers:
-            lower = name.lower()
-            if lower == "date":
-                dated = True
-            elif lower in _FRAMING:
-                if lower == "connection" and "close" in value.lower():
-                    self.keep_alive = False
-                continue
-            elif lower == "content-length":
-                if framed or status == 204:
-                    continue
-                framed = True
-                self._left = int(value)
-            lines.append(f"{name}: {value}")
-        if not dated:
-            lines.append(f"Date: {connection.context.date.text()}")
-        if not framed and not self._no_body:
-            if self.protocol == "HTTP/1.1":
-                self._chunked = True
-                lines.append("Transfer-Encoding: chunked")
-            else:
-                self.keep_alive = False
-        if connection.closing or (self._awaits_continue and not self.body_ended):
-            # A client that was never told to continue may send its body all the same, or not.
-            self.keep_alive = False
-        if not self.keep_alive:
-            lines.append("Connection: close")
-        elif self.protocol == "HTTP/1.0":
-            lines.append("Connection: keep-alive")
-        return encode_head(lines)
-
-    def _send_piece(self, data: bytes) -> None:
-        self.answer_bytes += len(data)
-        if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        self._connection.send(data)
-
-
-class ClientTunnel(TunnelEnd):
-    """A tunnel that ends its connection's bookkeeping too."""
-
-    def __init__(self, connection: Http1Connection) -> None:
-        self._connection = connection
-        super().__init__(connection, connection.take_over())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._connection.tunnel_lost(exc)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from multidict import CIMultiDict
 
+from knlocal.gateway.chunked import ChunkedDecoder
 from knlocal.gateway.http import HeaderPairs, Stream
 from knlocal.gateway.http1 import (
     CHUNKED,
     UNTIL_CLOSE,
     BadMessage,
-    ChunkedDecoder,
     Pairs,
     ResponseHead,
     encode_head,

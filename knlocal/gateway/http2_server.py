@@ -14,9 +14,9 @@ import h2.events
 import h2.exceptions
 from multidict import CIMultiDict
 
+from knlocal.gateway.context import ServerContext
 from knlocal.gateway.http import ClientGone, HeaderPairs, Request
 from knlocal.gateway.http1 import RequestHead, split_host
-from knlocal.gateway.http1_server import ServerContext
 from knlocal.gateway.http2 import BadHeaders, Http2Peer, Stream2, from_wire, to_wire, trailers_of
 
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from knlocal.clock import Clock, SystemClock
+from knlocal.gateway.context import HttpDate, Limits, ServerContext
 from knlocal.gateway.deadlines import DeadlineBook
 from knlocal.gateway.dispatch import dispatch
 from knlocal.gateway.http import Exposure, Request
-from knlocal.gateway.http1_server import HttpDate, Limits, ServerContext
 from knlocal.gateway.routes import RouteTable
 from knlocal.gateway.sniff import Sniffer
 

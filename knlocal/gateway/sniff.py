@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, cast
 
-from knlocal.gateway.http1_server import Http1Connection, ServerContext
+from knlocal.gateway.context import ServerContext
+from knlocal.gateway.http1_server import Http1Connection
 from knlocal.gateway.http2_server import Http2Connection, upgrade_to_h2c
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

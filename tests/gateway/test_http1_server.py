@@ -6,8 +6,8 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from knlocal.clock import VirtualClock
+from knlocal.gateway.context import Limits
 from knlocal.gateway.http import BodyTooLarge, ClientGone, Request
-from knlocal.gateway.http1_server import Limits
 from knlocal.gateway.routes import Route
 from knlocal.gateway.server import Gateway
 from tests.gateway.conftest import DEADLINE, Door, eventually

@@ -1,0 +1,70 @@
+"""What the connections of one listener share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import format_datetime
+from typing import Any, Literal
+
+from knlocal.clock import Clock
+from knlocal.gateway.deadlines import DeadlineBook, Deadlines
+from knlocal.gateway.http import Exposure, Request
+from knlocal.gateway.http1 import RequestHead
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a client may take, in seconds."""
+
+    head: float = 30.0
+    """From the first byte of a head to its last (then 408)."""
+    idle: float = 300.0
+    """Between two requests. Longer than clients keep connections (Go: 90), so that they close."""
+    body: float = 600.0
+    """Between two pieces of a request's body (then 408)."""
+    linger: float = 2.0
+    """For reading what a refused client still sends, so that it gets to see the answer."""
+
+
+class HttpDate:
+    """The text of the Date header, made once a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._text = ""
+        self._until = 0.0
+
+    def text(self) -> str:
+        now = self._clock.monotonic()
+        if now >= self._until or not self._text:
+            self._text = format_datetime(self._clock.now(), usegmt=True)
+            self._until = now + 1.0
+        return self._text
+
+
+class ServerContext:
+    """What the connections of one listener share."""
+
+    def __init__(
+        self,
+        serve: Callable[[Request], Awaitable[object]],
+        exposure: Exposure,
+        scheme: Literal["http", "https"],
+        deadlines: DeadlineBook,
+        limits: Limits,
+        date: HttpDate,
+    ) -> None:
+        self.serve = serve
+        self.exposure = exposure
+        self.scheme = scheme
+        self.limits = limits
+        self.date = date
+        self.head_deadlines: Deadlines = deadlines.of(limits.head)
+        self.idle_deadlines: Deadlines = deadlines.of(limits.idle)
+        self.body_deadlines: Deadlines = deadlines.of(limits.body)
+        self.linger_deadlines: Deadlines = deadlines.of(limits.linger)
+        self.connections: set[Any] = set()
+        self.upgrade_to_h2c: Callable[[RequestHead], asyncio.Protocol | None] | None = None
+        """The HTTP/2 connection that goes on with a request, None when it cannot."""
