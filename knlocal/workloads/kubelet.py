@@ -49,6 +49,10 @@ log = logging.getLogger(__name__)
 #: Seconds (real time) between two looks at whether the engine answers: while it does, while not.
 _CHECK_SECONDS = 10.0
 _RETURN_SECONDS = 0.5
+#: Seconds (real time) that looks under way get when the daemon stops.
+_STOP_SECONDS = 10.0
+#: Times that `shutdown` makes sure that nothing is left.
+_SWEEPS = 3
 
 
 class Kubelet(Controller):
@@ -90,6 +94,7 @@ class Kubelet(Controller):
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
         self._adopted = False
+        self._closing = False
         store.admission.append(pod_admission(store, self.node.network))
 
     # -- for others ---------------------------------------------------------------------------
@@ -113,7 +118,8 @@ class Kubelet(Controller):
 
     def poke(self, key: Key) -> None:
         """Have a pod looked at soon."""
-        self._queue.add(key)
+        if not self._closing:
+            self._queue.add(key)
 
     def take_over(self, worker: PodWorker) -> None:
         """A prepared pod becomes a real one: its worker runs already, its object comes now."""
@@ -133,27 +139,35 @@ class Kubelet(Controller):
         """Let go of everything; containers stay as they are."""
         for task in list(self._tasks):
             task.cancel()
+        self._closing = True
+        clock = self.node.machine_clock
+        with contextlib.suppress(TimeoutError):
+            async with clock.timeout(_STOP_SECONDS):
+                while self._queue.busy:
+                    await clock.sleep(0.01)
         await self._queue.close()
-        for worker in list(self.workers.values()):
-            await worker.close()
+        await asyncio.gather(*(worker.close() for worker in self.workers.values()))
         self.workers.clear()
 
     async def shutdown(self, *, grace_seconds: float = 5.0) -> None:
         """After `stop`: leave nothing of any pod on this machine. Pods that a controller will make
         anew are deleted, others start afresh next time; finished ones stay as they are."""
         with contextlib.suppress(RuntimeFailure):
-            found = await self.node.runtime.pods()
-            await asyncio.gather(
-                *(self.node.runtime.remove(state.id, grace_seconds) for state in found),
-                return_exceptions=True,
-            )
+            for _ in range(_SWEEPS):
+                found = await self.node.runtime.pods()
+                if not found:
+                    break
+                await asyncio.gather(
+                    *(self.node.runtime.remove(state.id, grace_seconds) for state in found),
+                    return_exceptions=True,
+                )
         for pod in self.store.list(POD):
             if not is_terminal(pod):
                 self._forget(pod)
         await asyncio.to_thread(_remove_folder, self.node.root / "pods")
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        self._queue.add(key)
+        self.poke(key)
         return None
 
     async def _sync(self, key: Key) -> float | None:

@@ -71,6 +71,8 @@ log = logging.getLogger(__name__)
 #: Seconds (real time) after which something the engine refused is tried again.
 _RETRY_SECONDS = 1.0
 _NO_EXIT_CODE = 137
+#: Seconds (real time) that what is under way gets when the daemon goes.
+_CLOSE_SECONDS = 3.0
 #: Seconds after which a container whose configuration is missing is tried again unasked.
 _CONFIG_RETRY_SECONDS = 60.0
 
@@ -157,16 +159,19 @@ class PodWorker:
         self._must_look = True
 
     async def close(self) -> None:
-        """The daemon goes; containers stay."""
+        """The daemon goes; containers stay. What the engine is just doing is waited for: a call
+        that is cut off would be carried out all the same, unseen."""
         self.images.close()
         for prober in self._probers.values():
             prober.cancel()
         if self.ending is not None:
             self.ending.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
 
     def poke(self) -> None:
         self.node.poke(self.key)

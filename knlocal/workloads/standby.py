@@ -158,10 +158,12 @@ class Standbys:
     async def close(self) -> None:
         """Stop preparing; what is prepared stays for the next daemon to clear away."""
         self._closed = True
+        if self._tasks:  # what the engine is just doing would be done unseen
+            await asyncio.wait(self._tasks, timeout=3)
         for task in list(self._tasks):
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5)
+        workers = [s.worker for found in self._waiting.values() for s in found]
+        await asyncio.gather(*(worker.close() for worker in workers))
 
     @property
     def busy(self) -> bool:

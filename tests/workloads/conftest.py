@@ -190,7 +190,8 @@ async def runtime(engine: str, tmp_path: Path) -> AsyncIterator[Runtime]:
     await found.start()
     yield found
     await found.start()
-    await asyncio.gather(*(found.remove(state.id) for state in await found.pods()))
+    for _ in range(3):
+        await asyncio.gather(*(found.remove(state.id) for state in await found.pods()))
     await found.close()
 
 
