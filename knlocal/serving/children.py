@@ -8,7 +8,6 @@ from knlocal.control.events import EventRecorder
 from knlocal.resources.base import Obj, copy, is_controlled_by, key_of, owner_reference
 from knlocal.store.store import Store
 
-
 #: Owners whose Events tell what was made for them, as on a cluster.
 _TOLD = {"Service", "Configuration", "Route", "DomainMapping"}
 

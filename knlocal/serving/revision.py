@@ -51,6 +51,9 @@ CONDITIONS = ("ResourcesAvailable", "ContainerHealthy")
 #: Images whose digest could not be found are asked for again with this growing pause.
 _RESOLVE_AGAIN = (1.0, 30.0)
 
+#: Seconds after which a revision says that it is still looking for its digests.
+_TELL_RESOLVING = 0.05
+
 FailureHook = Callable[[str, str, str], object]
 """Called with namespace, name and why a revision's pods cannot serve now ("" when they may)."""
 
@@ -128,10 +131,14 @@ class RevisionController(Controller):
         if _has_digests(revision, status):
             self._unresolved.pop(uid, None)
             return None
+        timer = None
         if uid not in self._unresolved:
             for condition in CONDITIONS:
                 conditions.unknown(condition, "ResolvingDigests")
-            self._write(revision, status, conditions)
+            # Most digests are known at once: no need to tell of it then.
+            timer = self.clock.call_later(
+                _TELL_RESOLVING, self._write, revision, copy(status), conditions
+            )
         try:
             found = await resolve_all(
                 revision, self._resolver, self._config, self.store, self.clock
@@ -141,6 +148,9 @@ class RevisionController(Controller):
             self._unresolved[uid] = pause
             conditions.false("ContainerHealthy", "ContainerMissing", str(error))
             return Retry(str(error), after=pause)
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._unresolved.pop(uid, None)
         status.update(found)
         for condition in CONDITIONS:

@@ -285,3 +285,20 @@ async def test_the_request_log_follows_its_template(world: World) -> None:
     (pod,) = world.store.list(POD)
     (line,) = world.serving.request_log.lines(pod["metadata"]["uid"])
     assert line.text == f"GET /a?b\\u003D1 200 hello-00001 {pod['metadata']['name']} me"
+
+
+async def test_pods_whose_address_is_known_late_are_used_as_soon_as_it_is() -> None:
+    async with World() as world:
+        world.keep_pods = True
+        await world.apply(service())
+    again = World(before=world)
+    again.workloads.unreachable = True
+    async with again:
+        asking = asyncio.create_task(again.get())
+        await again.settled()
+        assert not asking.done()
+        again.workloads.unreachable = False
+        await again.clock.advance(0.2)
+        assert (await asking).status == 200
+        assert again.autoscaler()["status"]["actualScale"] == 1
+        assert again.workloads.made == 0

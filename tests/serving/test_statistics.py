@@ -47,7 +47,8 @@ def test_the_weighted_mean_trusts_recent_seconds() -> None:
 
 def test_the_largest_recent_value_is_remembered() -> None:
     window = MaxWindow(10)
-    assert [window.record(t, v) for t, v in ((0, 3), (2, 5), (4, 1), (11, 2), (13, 0), (30, 0))] == [
+    values = ((0, 3), (2, 5), (4, 1), (11, 2), (13, 0), (30, 0))
+    assert [window.record(t, v) for t, v in values] == [
         3, 5, 5, 5, 2, 0,
     ]  # fmt: skip
 

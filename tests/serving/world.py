@@ -97,6 +97,8 @@ class FakeWorkloads(Controller):
         """New pods do not become ready until `release`."""
         self.crashing: str | None = None
         """What new pods die of."""
+        self.unreachable = False
+        """Nobody knows where pods are (as right after a restart)."""
         self.stuck = False
         """Deployments say that their progress deadline is exceeded."""
         self.answer: Answer = _hello
@@ -194,7 +196,7 @@ class FakeWorkloads(Controller):
 
     def address_of(self, pod: Obj, _port: int) -> tuple[str, int]:
         server = self.servers.get(pod["metadata"]["uid"])
-        if server is None:
+        if server is None or self.unreachable:
             raise LookupError(pod["metadata"]["name"])
         return "127.0.0.1", server.port
 

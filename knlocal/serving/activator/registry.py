@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 
-from knlocal.clock import Clock
+from knlocal.clock import Clock, Timer
 from knlocal.control.conditions import find_condition
 from knlocal.gateway import Endpoint, Pool, Timeouts
 from knlocal.resources.base import Key, Obj, is_deleting, key_of, labels_of, spec_of, uid_of
@@ -24,6 +24,9 @@ from knlocal.store.store import Store
 from knlocal.store.watch import WatchEvent
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two questions for a ready pod's address.
+_ADDRESS_AGAIN = 0.1
 
 AddressOf = Callable[[Obj, int], tuple[str, int]]
 """Where the daemon reaches a port of a Pod object; raises LookupError while that is not known."""
@@ -47,9 +50,13 @@ class Activator:
         self._address_of = address_of
         self.poke = poke
         """Called when a request finds a revision without pods."""
+        self.found: Callable[[Key], object] = lambda _key: None
+        """Called with a Revision's key when a pod of it got its address late."""
         self.told: Callable[[Served], object] | None = None
         self._backends: dict[tuple[str, str], RevisionBackend] = {}
         self._unsubscribe: Callable[[], object] = lambda: None
+        self._unaddressed: set[Key] = set()
+        self._retry: Timer | None = None
 
     def start(self) -> None:
         self._unsubscribe = self._store.subscribe(self._changed)
@@ -60,6 +67,8 @@ class Activator:
 
     def stop(self) -> None:
         self._unsubscribe()
+        if self._retry is not None:
+            self._retry.cancel()
 
     def revision(self, namespace: str, name: str) -> RevisionBackend:
         """The backend of a revision; made when it was not known, so that routes may come first."""
@@ -136,6 +145,7 @@ class Activator:
             host, port = self._address_of(obj, settings.user_port)
         except LookupError as unknown:
             log.debug("pod %s has no address yet: %s", obj["metadata"]["name"], unknown)
+            self._ask_again(key_of(obj))
             return
         endpoint = Endpoint(host, port, settings.protocol)
         uid = uid_of(obj)
@@ -150,6 +160,23 @@ class Activator:
         pod.ip = (obj.get("status") or {}).get("podIP") or ""
         pod.draining = False
         self._update(backend)
+
+    def _ask_again(self, pod: Key) -> None:
+        """After a restart pods are ready before the kubelet has found them again, and nothing
+        about the object tells when it has."""
+        self._unaddressed.add(pod)
+        if self._retry is None:
+            self._retry = self._clock.call_later(_ADDRESS_AGAIN, self._ask_for_addresses)
+
+    def _ask_for_addresses(self) -> None:
+        self._retry = None
+        waiting, self._unaddressed = self._unaddressed, set()
+        for key in waiting:
+            pod = self._store.find_key(key)
+            if pod is not None:
+                self._pod_changed(pod)
+                if key not in self._unaddressed:
+                    self.found(Key(*REVISION, key.namespace, labels_of(pod)[REVISION_LABEL]))
 
     def _withdraw(self, obj: Obj) -> None:
         """The pod gets no new requests; those it has may end."""

@@ -49,7 +49,6 @@ from knlocal.serving.config import Config, is_config
 from knlocal.serving.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
-    METRIC,
     POD,
     POD_AUTOSCALER,
     REVISION_LABEL,
@@ -129,6 +128,10 @@ class PodAutoscalerController(Controller):
             self._watch(scaling)
             self.look(scaling.key)
 
+    def pods_found(self, revision: Key) -> None:
+        """Pods take requests now that could not be reached before."""
+        self.look(Key(*POD_AUTOSCALER, revision.namespace, revision.name))
+
     def _tick(self) -> None:
         self._timer = None
         for scaling in list(self._ticking.values()):
@@ -176,7 +179,6 @@ class PodAutoscalerController(Controller):
         want = self._want(autoscaler, scaling, conditions, deployment)
         try:
             serverless = self._serverless_service(autoscaler, scaling, conditions, want, ready)
-            self._metric(autoscaler, scaling)
         except NotOwned as foreign:
             conditions.false("SKSReady", "NotOwned", str(foreign))
         else:
@@ -331,36 +333,6 @@ class PodAutoscalerController(Controller):
                 },
             },
         )
-
-    def _metric(self, autoscaler: Obj, scaling: Scaling) -> None:
-        """The Metric object: shown only, as nothing needs to be scraped."""
-        if self.store.registry.stored(METRIC) is None:
-            return
-        spec = scaling.decider.spec
-        metric = ensure(
-            self.store,
-            self.recorder,
-            autoscaler,
-            {
-                "apiVersion": "autoscaling.internal.knative.dev/v1alpha1",
-                "kind": "Metric",
-                "metadata": _child_metadata(autoscaler),
-                "spec": {
-                    "stableWindow": round(spec.stable_window * 1e9),
-                    "panicWindow": round(spec.panic_window * 1e9),
-                    "scrapeTarget": f"{scaling.key.name}-private",
-                },
-            },
-        )
-        if find_condition(metric) is None:
-            conditions = Conditions((), status_of(metric), self.clock.now())
-            self.store.set_status(
-                key_of(metric),
-                {
-                    "observedGeneration": metric["metadata"].get("generation", 1),
-                    "conditions": conditions.result(),
-                },
-            )
 
     def _show_service(self, serverless: Obj, status: Obj, conditions: Conditions) -> None:
         about = status_of(serverless)

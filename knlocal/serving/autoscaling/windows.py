@@ -20,7 +20,7 @@ class TimeWindow:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = max(1, math.ceil(seconds))
-        self._buckets = [0.0] * self.seconds
+        self._buckets: list[float] = []  # made with the first record: most revisions sleep
         self._first = 0
         self._last = -1
         self._total = 0.0
