@@ -10,6 +10,7 @@ a small pool of threads.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import ssl
 import stat
@@ -127,13 +128,13 @@ def _from_context(name: str) -> Endpoint:
 
 
 def _current_context(environ: Mapping[str, str]) -> str:
-    # No file, no SDK: importing it takes longer than finding the usual socket.
-    folder = environ.get("DOCKER_CONFIG") or os.path.join(environ.get("HOME", ""), ".docker")
-    if not os.path.exists(os.path.join(folder, "config.json")):
+    # Read here: importing the SDK takes longer than everything else at the start.
+    folder = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or "/") / ".docker")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
         return ""
-    from docker.context.config import get_current_context_name
-
-    return str(get_current_context_name() or "")
+    return str(config.get("currentContext") or "") if isinstance(config, dict) else ""
 
 
 def _parse(host: str, tls: ssl.SSLContext | None, source: str) -> Endpoint:
