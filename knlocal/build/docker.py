@@ -1,36 +1,26 @@
-"""Builds with the Docker engine's own builder, through the Docker SDK: no BuildKit is needed."""
+"""Builds with the Docker engine's own builder: no BuildKit is needed."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import tarfile
 import tempfile
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, TypeVar
-
-import docker
-import docker.errors
-import requests.exceptions
-from docker.utils import kwargs_from_env
+from contextlib import aclosing
+from typing import IO
 
 from knlocal.build import dockerfile
 from knlocal.build.api import Builder, BuildFailure, BuildRequest, Progress
+from knlocal.build.engine import Engine, EngineRefused, EngineSilent
 from knlocal.build.ignore import Ignore
 
-#: Seconds: for a question to the engine, and for silence in the middle of a build.
-QUICK, SILENCE = 15, 900
 #: Lines of a failed step's output that are shown.
 TAIL = 20
 
-
 #: What the engine says about itself rather than about the build.
 _NOISE = re.compile(r"^ ?(---> |Removing intermediate container |Successfully (built|tagged) )")
-
-Result = TypeVar("Result")
 
 
 class DockerBuilder(Builder):
@@ -39,104 +29,66 @@ class DockerBuilder(Builder):
     name = "docker"
 
     def __init__(self, parallel: int = 2) -> None:
-        self._pool = ThreadPoolExecutor(parallel + 2, thread_name_prefix="build")
-        self._client: Any = None
-
-    def _api(self) -> Any:
-        if self._client is None:
-            self._client = docker.APIClient(**kwargs_from_env(), timeout=SILENCE)
-        return self._client
+        self._engine = Engine()
 
     async def problem(self) -> str | None:
         try:
-            await self._in_thread(lambda: docker.from_env(timeout=QUICK).ping())
-        except (
-            docker.errors.DockerException,
-            requests.exceptions.RequestException,
-            OSError,
-        ) as why:
-            return f"no Docker engine answers: {str(why).splitlines()[0]}"
+            await self._engine.get("/_ping")
+        except (EngineSilent, EngineRefused) as why:
+            return f"no Docker engine answers: {why}"
         return None
 
     async def image_id(self, image: str) -> str | None:
-        def look() -> str | None:
-            try:
-                return str(self._api().inspect_image(image)["Id"])
-            except docker.errors.ImageNotFound:
-                return None
-
         try:
-            return await self._in_thread(look)
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+            found = await self._engine.image(image)
+        except (EngineSilent, EngineRefused) as error:
             raise BuildFailure(image, f"Docker does not answer: {error}") from None
+        return str(found["Id"]) if found else None
 
     async def build(self, request: BuildRequest, progress: Progress) -> str:
-        loop = asyncio.get_running_loop()
-        given_up = threading.Event()
-
-        def told(line: str) -> None:
-            loop.call_soon_threadsafe(progress, line)
-
+        context = await asyncio.to_thread(_context, request)
+        params = {
+            "dockerfile": _GENERATED if request.generated else request.dockerfile_name,
+            "t": request.image,
+            "buildargs": json.dumps(dict(request.args)),
+            "labels": json.dumps(dict(request.labels)),
+            "target": request.target or "",
+            "rm": "1",
+            "forcerm": "1",
+        }
         try:
-            return await self._in_thread(lambda: self._build(request, told, given_up))
-        except asyncio.CancelledError:
-            given_up.set()
-            raise
-
-    async def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._client is not None:
-            self._client.close()
-
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    # -- on the thread ------------------------------------------------------------------------
-
-    def _build(self, request: BuildRequest, told: Progress, given_up: threading.Event) -> str:
-        try:
-            output = self._api().build(
-                fileobj=_context(request),
-                custom_context=True,
-                dockerfile=_GENERATED if request.generated else request.dockerfile_name,
-                tag=request.image,
-                buildargs=dict(request.args),
-                target=request.target or "",
-                labels=dict(request.labels),
-                rm=True,
-                forcerm=True,
-                decode=True,
-            )
-            return self._follow(request, output, told, given_up)
-        except docker.errors.APIError as error:
-            what = str(error.explanation or error)
-            raise _refused(request, what) from None
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+            with context:
+                image = await self._follow(request, context, params, progress)
+            return image or await self.image_id(request.image) or ""
+        except EngineRefused as error:
+            raise _refused(request, str(error)) from None
+        except EngineSilent as error:
             raise BuildFailure(request.name, f"Docker does not answer: {error}") from None
 
-    def _follow(
-        self, request: BuildRequest, output: Any, told: Progress, given_up: threading.Event
+    async def close(self) -> None:
+        await self._engine.close()
+
+    async def _follow(
+        self, request: BuildRequest, context: IO[bytes], params: dict[str, str], told: Progress
     ) -> str:
         image, step = "", 0
         said: list[str] = []
-        for message in output:
-            if given_up.is_set():
-                output.close()
-                raise BuildFailure(request.name, "given up")
-            if (aux := message.get("aux")) and aux.get("ID"):
-                image = aux["ID"]
-            if "status" in message and not message.get("progressDetail"):
-                told(" ".join(filter(None, (message.get("id"), message["status"]))))
-            for line in str(message.get("stream", "")).splitlines():
-                if found := re.match(r"Step (\d+)/\d+ : ", line):
-                    step, said = int(found[1]), []
-                elif line.strip() and not _NOISE.match(line):
-                    said.append(line)
-                if line.strip() and not _NOISE.match(line):
-                    told(line)
-            if "error" in message:
-                raise _failed(request, step, str(message["error"]), said)
-        return image or str(self._api().inspect_image(request.image)["Id"])
+        async with aclosing(self._engine.build(context, params)) as messages:
+            async for message in messages:
+                if (aux := message.get("aux")) and aux.get("ID"):
+                    image = str(aux["ID"])
+                if "status" in message and not message.get("progressDetail"):
+                    told(" ".join(filter(None, (message.get("id"), message["status"]))))
+                for line in str(message.get("stream", "")).splitlines():
+                    if found := re.match(r"Step (\d+)/\d+ : ", line):
+                        step, said = int(found[1]), []
+                    elif line.strip() and not _NOISE.match(line):
+                        said.append(line)
+                    if line.strip() and not _NOISE.match(line):
+                        told(line)
+                if "error" in message:
+                    raise _failed(request, step, str(message["error"]), said)
+        return image
 
 
 def _failed(request: BuildRequest, step: int, what: str, said: list[str]) -> BuildFailure:
