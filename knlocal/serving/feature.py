@@ -75,6 +75,7 @@ class Serving:
             RevisionCollector(store, config),
         )
         activator.poke = self.autoscaler.poke
+        activator.autodetect = lambda: config.features.auto_detect_http2 == "Enabled"
         activator.found = self.autoscaler.pods_found
         self._gauges.add(self._autoscaler_gauges)
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from knlocal.clock import SystemClock
+from knlocal.serving.activator.protocol import detect
 from knlocal.serving.kinds import POD
 from tests.serving.world import World, service
 
@@ -302,3 +304,33 @@ async def test_pods_whose_address_is_known_late_are_used_as_soon_as_it_is() -> N
         assert (await asking).status == 200
         assert again.autoscaler()["status"]["actualScale"] == 1
         assert again.workloads.made == 0
+
+
+@pytest.mark.parametrize(
+    ("greeting", "protocol"),
+    [
+        (bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), "h2c"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "http1"),
+        (b"", "http1"),
+    ],
+)
+async def test_a_program_is_asked_whether_it_speaks_http2(greeting: bytes, protocol: str) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readexactly(24)).startswith(b"PRI * HTTP/2.0")
+        writer.write(greeting)
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert await detect("127.0.0.1", port, SystemClock()) == protocol
+    server.close()
+    await server.wait_closed()
+    assert await detect("127.0.0.1", port, SystemClock()) == "http1"
+
+
+async def test_detection_comes_before_the_first_request(world: World) -> None:
+    world.configure("config-features", **{"autodetect-http2": "enabled"})
+    await world.apply(service())
+    assert (await world.get()).status == 200
+    (server,) = world.workloads.servers.values()
+    assert [path for path, _ in server.requests] == ["*", "/"]  # the preface, then the request

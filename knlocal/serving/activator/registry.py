@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 
 from knlocal.clock import Clock, Timer
 from knlocal.control.conditions import find_condition
 from knlocal.gateway import Endpoint, Pool, Timeouts
+from knlocal.gateway.upstream import Protocol
 from knlocal.resources.base import Key, Obj, is_deleting, key_of, labels_of, spec_of, uid_of
 from knlocal.serving.activator.balancing import Pod
+from knlocal.serving.activator.protocol import detect
 from knlocal.serving.activator.revision import RevisionBackend, RevisionSettings, Served
 from knlocal.serving.activator.throttler import drain
 from knlocal.serving.kinds import (
@@ -57,6 +60,10 @@ class Activator:
         self._unsubscribe: Callable[[], object] = lambda: None
         self._unaddressed: set[Key] = set()
         self._retry: Timer | None = None
+        self.autodetect: Callable[[], bool] = lambda: False
+        """Whether pods without a named port are asked if they speak HTTP/2."""
+        self._protocols: dict[str, Protocol] = {}
+        self._detecting: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         self._unsubscribe = self._store.subscribe(self._changed)
@@ -69,6 +76,8 @@ class Activator:
         self._unsubscribe()
         if self._retry is not None:
             self._retry.cancel()
+        for task in self._detecting.values():
+            task.cancel()
 
     def revision(self, namespace: str, name: str) -> RevisionBackend:
         """The backend of a revision; made when it was not known, so that routes may come first."""
@@ -147,7 +156,15 @@ class Activator:
             log.debug("pod %s has no address yet: %s", obj["metadata"]["name"], unknown)
             self._ask_again(key_of(obj))
             return
-        endpoint = Endpoint(host, port, settings.protocol)
+        known = self._protocols.get(uid_of(obj))
+        if settings.may_be_h2c and known is None and self.autodetect():
+            self._detect(obj, host, port)
+        else:
+            self._use(backend, obj, Endpoint(host, port, known or settings.protocol))
+
+    def _use(self, backend: RevisionBackend, obj: Obj, endpoint: Endpoint) -> None:
+        """Send requests to a ready pod."""
+        settings = backend.settings
         uid = uid_of(obj)
         pod = backend.known.get(uid)
         if pod is None:
@@ -160,6 +177,22 @@ class Activator:
         pod.ip = (obj.get("status") or {}).get("podIP") or ""
         pod.draining = False
         self._update(backend)
+
+    def _detect(self, obj: Obj, host: str, port: int) -> None:
+        """Find out what a new pod speaks before it gets its first request."""
+        uid, key = uid_of(obj), key_of(obj)
+        if uid in self._detecting:
+            return
+
+        async def work() -> None:
+            try:
+                self._protocols[uid] = await detect(host, port, self._clock)
+            finally:
+                del self._detecting[uid]
+            self._unaddressed.add(key)
+            self._ask_for_addresses()
+
+        self._detecting[uid] = asyncio.create_task(work(), name=f"detect protocol of {key}")
 
     def _ask_again(self, pod: Key) -> None:
         """After a restart pods are ready before the kubelet has found them again, and nothing
@@ -187,6 +220,7 @@ class Activator:
             self._update(backend)
 
     def _pod_deleted(self, obj: Obj) -> None:
+        self._protocols.pop(uid_of(obj), None)
         backend = self._backend_of(obj)
         pod = backend.known.pop(uid_of(obj), None) if backend else None
         if backend is not None and pod is not None:
@@ -231,6 +265,7 @@ def settings_of(revision: Obj) -> RevisionSettings:
             idle=spec.get("idleTimeoutSeconds") or None,
         ),
         protocol=user_protocol(container),
+        may_be_h2c=not (container.get("ports") or [{}])[0].get("name"),
         user_port=user_port(container),
     )
 

@@ -51,6 +51,8 @@ class RevisionSettings:
     container_concurrency: int = 0
     timeouts: Timeouts = NO_TIMEOUTS
     protocol: Protocol = "http1"
+    may_be_h2c: bool = False
+    """The port has no name that says what it speaks."""
     user_port: int = 8080
 
     @property
