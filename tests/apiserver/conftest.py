@@ -97,8 +97,8 @@ class Api:
         return await self.kubectl("apply", "-f", "-", stdin=json.dumps(text))
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, media: str = "", token: str | None = None,
-        headers: dict[str, str] | None = None,
+        self, method: str, path: str, body: Any = None, *, media: str = "",
+        token: str | None = None, headers: dict[str, str] | None = None,
     ) -> tuple[int, Any, aiohttp.ClientResponse]:  # fmt: skip
         """A bare HTTP request: status, decoded body, response."""
         sent = {"Authorization": f"Bearer {self.server.tokens.admin if token is None else token}"}

@@ -53,7 +53,7 @@ async def test_a_body_that_cannot_be_read_is_refused(
     [
         ({"kind": "Secret"}, 400, "does not match the expected kind"),
         ({"apiVersion": "v2"}, 400, "does not match the expected API version"),
-        ({"metadata": {"name": "a", "namespace": "other"}}, 400, "namespace of the provided object"),
+        ({"metadata": {"name": "a", "namespace": "other"}}, 400, "namespace of the provided"),
         ({"metadata": {"name": "Not_A_Name"}}, 422, "a lowercase RFC 1123 subdomain must consist"),
         ({"metadata": {"name": "x" * 300}}, 422, "must be no more than 253"),
         ({"metadata": {}}, 422, "name or generateName is required"),
@@ -187,7 +187,8 @@ async def test_an_unchanged_put_changes_nothing(api: Api) -> None:
         ("application/json-patch+json", [{"op": "remove", "path": "/data/nosuch"}], 422, "Invalid"),
         ("application/json-patch+json", [{"op": "replace", "path": "/x/y", "value": 1}], 422,
          "Invalid"),
-        ("application/json-patch+json", [{"op": "add", "path": "/x/y", "value": 1}], 422, "Invalid"),
+        ("application/json-patch+json", [{"op": "add", "path": "/x/y", "value": 1}], 422,
+         "Invalid"),
         ("application/json-patch+json", [{"op": "test", "path": "/data/a", "value": "2"}], 422,
          "Invalid"),
         ("application/json-patch+json", [{"op": "jump", "path": "/data"}], 400, "BadRequest"),

@@ -112,8 +112,9 @@ async def test_a_table_has_columns_and_rows_with_metadata(filled: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("include", "kind"), [("None", None), ("Object", "ConfigMap"), ("Metadata", "PartialObjectMetadata")]
-)  # fmt: skip
+    ("include", "kind"),
+    [("None", None), ("Object", "ConfigMap"), ("Metadata", "PartialObjectMetadata")],
+)
 async def test_rows_carry_what_is_asked_for(filled: Api, include: str, kind: str | None) -> None:
     _, table, _ = await filled.call("GET", f"{CONFIG_MAPS}?includeObject={include}", headers=TABLE)
     assert (table["rows"][0].get("object") or {}).get("kind") == kind

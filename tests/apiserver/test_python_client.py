@@ -120,9 +120,10 @@ async def test_custom_objects_and_the_dynamic_client(api: Api) -> None:
             found = services.get(name="hello", namespace="default")
             found.spec.template.spec.containers[0].image = "example.com/hello:2"
             services.replace(body=found.to_dict(), namespace="default")
+            stale = found.to_dict()
+            stale["metadata"]["resourceVersion"] = "1"
             with pytest.raises(ConflictError):
-                services.replace(body=found.to_dict() | {"metadata": {
-                    **found.to_dict()["metadata"], "resourceVersion": "1"}}, namespace="default")  # fmt: skip
+                services.replace(body=stale, namespace="default")
             body = knative_service()
             body["metadata"]["labels"] = {"x": "y"}
             applied = services.server_side_apply(

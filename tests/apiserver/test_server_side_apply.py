@@ -176,4 +176,5 @@ async def test_kubectl_reports_conflicts_and_forces(api: Api) -> None:
     assert "conflict" in said
     assert ".spec.replicas" in said
     await api.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
-    assert "2" == await api.kubectl("get", "deploy", "web", "-o", "jsonpath={.spec.replicas}")
+    shown = await api.kubectl("get", "deploy", "web", "-o", "jsonpath={.spec.replicas}")
+    assert shown == "2"

@@ -89,7 +89,8 @@ async def test_a_version_that_is_too_old_or_from_the_future_is_gone(api: Api) ->
 
 async def test_initial_events_end_with_an_annotated_bookmark(api: Api) -> None:
     api.store.create(config_map("a"))
-    query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+    query += "&allowWatchBookmarks=true"
     async with await api.stream(f"{PATH}?{query}") as watch:
         events = []
         while not events or events[-1]["type"] != "BOOKMARK":
