@@ -1,0 +1,115 @@
+"""What a person reads about changes: each once, in words, and nothing about what is nobody's."""
+
+from typing import Any
+
+from knlocal.cli.narrator import Line, Narrator, service_rows
+from knlocal.resources.base import Obj
+from knlocal.store.watch import EventType, WatchEvent
+
+
+def condition(status: str, message: str = "") -> dict[str, str]:
+    return {"type": "Ready", "status": status, **({"message": message} if message else {})}
+
+
+def service(ready: str, message: str = "", serving: str = "a-1", latest: str = "a-1") -> Obj:
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "a", "namespace": "n", "generation": 1},
+        "status": {
+            "observedGeneration": 1,
+            "url": "http://a",
+            "conditions": [condition(ready, message)],
+            "latestCreatedRevisionName": latest,
+            "latestReadyRevisionName": serving,
+            "traffic": [{"revisionName": serving, "percent": 100}] if serving else [],
+        },
+    }
+
+
+def owned(api_version: str, kind: str, name: str, status: Obj) -> Obj:
+    labels = {"serving.knative.dev/service": "a"}
+    metadata = {"name": name, "namespace": "n", "labels": labels, "uid": name}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "status": status}
+
+
+def scaled(pods: int, revision: str = "a-1") -> Obj:
+    group = "autoscaling.internal.knative.dev/v1alpha1"
+    return owned(group, "PodAutoscaler", revision, {"actualScale": pods})
+
+
+def crashed(restarts: int, reason: str = "Error") -> Obj:
+    status = {
+        "name": "user-container",
+        "restartCount": restarts,
+        "lastState": {"terminated": {"exitCode": 3, "reason": reason}},
+    }
+    return owned("v1", "Pod", "p", {"containerStatuses": [status]})
+
+
+def told(narrator: Narrator, *objects: Obj, event: EventType = "MODIFIED") -> list[str]:
+    lines: list[Line] = []
+    for obj in objects:
+        lines += narrator.feed(WatchEvent(event, obj, None, 1))
+    return [f"{line.about}: {line.text}" for line in lines]
+
+
+def test_a_service_is_said_to_be_ready_once() -> None:
+    narrator = Narrator()
+    assert told(narrator, service("True"), service("True")) == ["a: ready at http://a"]
+
+
+def test_a_broken_revision_is_told_with_its_reason_and_who_serves_on() -> None:
+    narrator = Narrator()
+    told(narrator, service("True"))
+    said = told(narrator, service("False", "exit code 1", "a-1", "a-2"))
+    assert said == ["a: not ready: exit code 1 (a-1 keeps serving)"]
+
+
+def test_a_takeover_is_told() -> None:
+    narrator = Narrator()
+    told(narrator, service("True"))
+    assert told(narrator, service("True", serving="a-2", latest="a-2")) == [
+        "a: a-2 takes over from a-1"
+    ]
+
+
+def test_scaling_of_the_serving_revision_is_told_and_of_others_not() -> None:
+    narrator = Narrator()
+    told(narrator, service("True"))
+    changes = [scaled(1), scaled(0), scaled(1), scaled(3), scaled(0, "a-0"), scaled(3)]
+    assert told(narrator, *changes) == [
+        "a: idle: scaled to zero",
+        "a: awake: 1 pod",
+        "a: 3 pods (was 1)",
+    ]
+
+
+def test_a_crash_is_told_under_its_services_name() -> None:
+    narrator = Narrator()
+    assert told(narrator, crashed(0), crashed(1), crashed(1), crashed(2, "OOMKilled")) == [
+        "a: user-container ended with exit code 3; restart 1",
+        "a: user-container ran out of memory with exit code 3; restart 2",
+    ]
+
+
+def test_other_kinds_are_told_when_people_made_them() -> None:
+    def trigger(status: str, **metadata: Any) -> Obj:
+        return {
+            "apiVersion": "eventing.knative.dev/v1",
+            "kind": "Trigger",
+            "metadata": {"name": "t", "namespace": "n", **metadata},
+            "status": {"conditions": [condition(status, "no broker")]},
+        }
+
+    narrator = Narrator()
+    assert told(narrator, trigger("False"), trigger("True")) == [
+        "trigger t: not ready: no broker",
+        "trigger t: ready",
+    ]
+    assert told(Narrator(), trigger("True", ownerReferences=[{"uid": "x"}])) == []
+
+
+def test_the_table_says_why_something_is_not_ready() -> None:
+    rows = service_rows([service("False", "no such image"), service("Unknown")], "n")
+    assert [row[2] for row in rows[1:]] == ["no: no such image", "starting"]
