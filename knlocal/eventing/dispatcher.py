@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
@@ -19,6 +19,7 @@ from knlocal.journal import Door, Journal
 log = logging.getLogger(__name__)
 
 MAX_REDIRECTS = 10
+Deliver = Callable[[], Awaitable[Answer]]
 PREFER_REPLY = ("Prefer", "reply")
 
 
@@ -36,6 +37,8 @@ class Dispatcher:
         self.journal = journal
         self.engines: dict[str, Engine] = engines or {"memory": MemoryEngine()}
         self._client = client
+        #: Called with each delivery instead of making it: where faults go in.
+        self.around: Callable[[Deliver, Subscription, Event], Awaitable[Answer]] | None = None
         self._exchanges: dict[tuple[str, str, str], Exchange] = {}
         self._by_url: dict[str, Exchange] = {}
         self._transport = Transport(
@@ -119,6 +122,22 @@ class Dispatcher:
         message: Message,
         subscription: Subscription,
         *,
+        wants_reply: bool,
+    ) -> Answer:
+        if self.around is None:
+            return await self._deliver(url, event, message, subscription, wants_reply)
+
+        async def deliver() -> Answer:
+            return await self._deliver(url, event, message, subscription, wants_reply)
+
+        return await self.around(deliver, subscription, event)
+
+    async def _deliver(
+        self,
+        url: str,
+        event: Event,
+        message: Message,
+        subscription: Subscription,
         wants_reply: bool,
     ) -> Answer:
         local = self._by_url.get(_canonical(url))

@@ -21,7 +21,10 @@ async def dispatch(routes: RouteTable, request: Request) -> str:
         await request.respond(404, PLAIN, _unknown(routes, request))
         return ""
     try:
-        await route.handler(request)
+        if routes.around is None:
+            await route.handler(request)
+        else:
+            await routes.around(request, route.handler)
     except ClientGone:
         raise
     except BodyTooLarge:

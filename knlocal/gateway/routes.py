@@ -7,11 +7,11 @@ the holder lets go, so nobody steals a running host and nobody has to ask twice.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from knlocal.gateway.http import Exposure, Handler
+from knlocal.gateway.http import Exposure, Handler, Request
 
 BOTH: frozenset[Exposure] = frozenset(get_args(Exposure))
 
@@ -54,11 +54,14 @@ class RouteTable:
     """Host → Route for each exposure. Look-ups cost one dictionary access."""
 
     def __init__(self) -> None:
+        #: Called with each request and its handler instead of the handler: where faults go in.
+        self.around: Callable[[Request, Handler], Awaitable[None]] | None = None
         self._found: dict[Exposure, dict[str, Route]] = {"external": {}, "internal": {}}
         # Every claim on a (host, exposure), the holder first.
         self._claims: dict[tuple[str, Exposure], dict[str, Route]] = {}
         self._owned: dict[str, frozenset[tuple[str, Exposure]]] = {}
         self._listeners: list[Callable[[], object]] = []
+        self._similar: dict[tuple[str, Exposure], list[str]] = {}
 
     def put(self, owner: str, routes: Mapping[str, Route]) -> list[Conflict]:
         """Replace all that `owner` serves by `routes`, at once. Returns what it must wait for."""
@@ -76,6 +79,7 @@ class RouteTable:
             self._owned[owner] = frozenset(wanted)
         else:
             self._owned.pop(owner, None)
+        self._similar.clear()
         for listener in self._listeners:
             listener()
         return [conflict for key in wanted for conflict in self._conflicts_of(key, owner)]
@@ -110,6 +114,14 @@ class RouteTable:
     def similar(self, host: str, exposure: Exposure, limit: int = 3) -> list[str]:
         """Hosts a person may have meant by `host`, best first."""
         host = normal_host(host)
+        known = self._similar.get((host, exposure))
+        if known is None:
+            if len(self._similar) >= 256:
+                self._similar.clear()
+            known = self._similar[host, exposure] = self._compare(host, exposure)
+        return known[:limit]
+
+    def _compare(self, host: str, exposure: Exposure) -> list[str]:
         first = host.partition(".")[0]
         # Comparing with each of a thousand hosts would take a while: the nearest by cheap signs.
         near = sorted(
@@ -121,7 +133,7 @@ class RouteTable:
                 abs(len(known) - len(host)),
             ),
         )
-        return difflib.get_close_matches(host, near[:100], limit, cutoff=0.5)
+        return difflib.get_close_matches(host, near[:100], 10, cutoff=0.5)
 
     def subscribe(self, listener: Callable[[], object]) -> None:
         """Call `listener()` after every change."""

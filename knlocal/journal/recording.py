@@ -23,6 +23,8 @@ class Recorded(NamedTuple):
     at: datetime
     door_url: str
     event: Event
+    is_reply: bool = False
+    """Whether it was a subscriber's answer: it comes again by itself when its cause is sent."""
 
 
 class RecordingError(ValueError):
@@ -39,6 +41,8 @@ class Recording:
     def add(self, entry: dict[str, Any]) -> None:
         event = {name: value for name, value in entry["event"].items() if name not in _ADDED}
         line = {"time": entry["time"], "door": entry["door"]["url"], "event": event}
+        if entry.get("parent"):
+            line["reply"] = True
         self._file.write(orjson.dumps(line) + b"\n")
         self._file.flush()
         self.count += 1
@@ -59,7 +63,8 @@ def recorded(entry: dict[str, Any]) -> Recorded:
     url = door["url"] if isinstance(door, dict) else str(door)
     event = from_object(document)
     event.mode = "binary" if entry.get("mode") == "binary" else "structured"
-    return Recorded(datetime.fromisoformat(entry["time"]), url, event)
+    is_reply = bool(entry.get("reply") or entry.get("parent"))
+    return Recorded(datetime.fromisoformat(entry["time"]), url, event, is_reply)
 
 
 def read_recording(path: Path) -> list[Recorded]:

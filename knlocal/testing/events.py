@@ -56,14 +56,17 @@ class Events:
         return event
 
     async def _send(self, to: str, event: Event) -> None:
+        await self.post(self._url(to), event)
+
+    async def post(self, url: str, event: Event) -> None:
+        """Send a whole event to a URL, on the daemon's loop; AssertionError when refused."""
         message = encode(event, "binary")
-        url = self._url(to)
         answer = await self._project.daemon.client.request(
             "POST", url, message.headers, message.body, 30
         )
         if answer.status >= 300:
             raise AssertionError(
-                f"{to} did not accept event {event.id} ({event.type}): status {answer.status} "
+                f"{url} did not accept event {event.id} ({event.type}): status {answer.status} "
                 f"{answer.body[:200].decode(errors='replace')}"
             )
 
@@ -98,7 +101,7 @@ class Events:
         return await self._project.aio(self._expect(seconds(within), wanted))
 
     async def _expect(self, limit: float, wanted: Mapping[str, Any]) -> Event:
-        journal = self._project.daemon.journal
+        journal, place = self._project.daemon.journal, self._project.namespace
         changed = asyncio.Event()
         stop = journal.listen(lambda *_: changed.set())
         seen: list[tuple[int, Event]] = []
@@ -106,7 +109,11 @@ class Events:
             async with asyncio.timeout(limit):
                 while True:
                     changed.clear()
-                    seen = [(t.seq, t.event) for t in journal.trails() if t.seq not in self._taken]
+                    seen = [
+                        (t.seq, t.event)
+                        for t in journal.trails()
+                        if t.door.namespace == place and t.seq not in self._taken
+                    ]
                     for number, event in seen:
                         if not mismatches(event, wanted):
                             self._taken.add(number)

@@ -12,6 +12,7 @@ from knlocal.daemon import Daemon
 from knlocal.project import config
 from knlocal.project.door import Told
 from knlocal.runtime.api import Runtime
+from knlocal.testing.faults import FaultSwitch
 from knlocal.testing.loop import LoopThread
 from knlocal.testing.matching import seconds
 
@@ -29,8 +30,9 @@ class Host:
     It runs no project itself: each `LocalProject` brings one into a namespace of its own.
     """
 
-    #: How long, in real time, `advance` lets one moment's work take before it goes on.
-    SETTLE_SECONDS = 5.0
+    #: How long, in real time, `advance` lets one moment's work take before it goes on: a container
+    #: that takes its real time, or a delivery that waits for a later moment, must not hold it up.
+    SETTLE_SECONDS = 0.25
 
     def __init__(
         self, state_dir: Path, runtime: RuntimeName = "auto", engine: Runtime | None = None
@@ -47,6 +49,7 @@ class Host:
             }
         )
         self.daemon = Daemon(self.settings, clock=self.clock, runtime=engine, told=Told())
+        self._patience = self.SETTLE_SECONDS
 
     def start(self, within: float | str = "60s") -> Host:
         """Raises what the daemon refuses, in its words."""
@@ -76,16 +79,20 @@ class Host:
     async def _start(self) -> None:
         await self.daemon.start()
         self.clock.settle = self._settle
+        self.faults = FaultSwitch(self)
 
     async def _settle(self) -> None:
         """Between two timers: let controllers and deliveries do what the first one began."""
         for _ in range(self.clock.SETTLE_ROUNDS):
             await asyncio.sleep(0)
         try:
-            async with asyncio.timeout(self.SETTLE_SECONDS):
+            async with asyncio.timeout(self._patience):
                 await self.daemon.settled()
         except TimeoutError:
-            return  # a container that takes its real time must not hold up knlocal's
+            # Whatever it is, it is likely to be there at the next moments, too.
+            self._patience = max(self._patience / 4, 0.001)
+        else:
+            self._patience = self.SETTLE_SECONDS
 
     def run(self, work: Coroutine[Any, Any, T], within: float | None = 60) -> T:
         """Run a coroutine on the daemon's loop and wait for it."""

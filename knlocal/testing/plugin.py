@@ -25,7 +25,14 @@ LINES_OF_LOG = 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("knlocal").addoption(
+    group = parser.getgroup("knlocal")
+    group.addoption(
+        "--knlocal-seed",
+        type=int,
+        help="the seed of faults (a failed test prints its own)",
+    )
+    group.addoption("--knlocal-record", action="store_true", help="write golden recordings anew")
+    group.addoption(
         "--knlocal-runtime",
         choices=["auto", "docker", "process"],
         default=os.environ.get("KNLOCAL_TEST_RUNTIME", "auto"),
@@ -114,7 +121,12 @@ def _project(request: pytest.FixtureRequest, hosts: _Hosts) -> Iterator[LocalPro
     mark = request.node.get_closest_marker("knlocal")
     wanted: dict[str, Any] = dict(mark.kwargs) if mark else {}
     runtime = wanted.get("runtime") or request.config.getoption("--knlocal-runtime")
-    project = LocalProject(hosts.get(runtime), _folder(request, wanted.get("folder")))
+    project = LocalProject(
+        hosts.get(runtime),
+        _folder(request, wanted.get("folder")),
+        seed=request.config.getoption("--knlocal-seed"),
+        record=request.config.getoption("--knlocal-record"),
+    )
     try:
         project.start()
         request.node.stash[_PROJECT] = project
@@ -145,7 +157,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = yield
     project = item.stash.get(_PROJECT, None)
     if call.when == "call" and report.failed and project is not None:  # type: ignore[attr-defined]
-        text = project.recent_logs(LINES_OF_LOG)
-        if text:
-            report.sections.append(("knlocal services", text))  # type: ignore[attr-defined]
+        told = {
+            "knlocal services": project.recent_logs(LINES_OF_LOG),
+            "knlocal faults (repeat with --knlocal-seed)": str(project.faults),
+        }
+        report.sections += [(name, text) for name, text in told.items() if text]  # type: ignore[attr-defined]
     return report

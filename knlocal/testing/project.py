@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
@@ -27,6 +28,8 @@ from knlocal.resources.base import (
 )
 from knlocal.runtime.api import PodId
 from knlocal.testing.events import Events
+from knlocal.testing.faults import Faults
+from knlocal.testing.golden import Golden
 from knlocal.testing.host import Host, Leak
 from knlocal.testing.matching import seconds
 from knlocal.testing.services import ServiceClient
@@ -70,7 +73,15 @@ class LocalProject:
 
     POD = POD
 
-    def __init__(self, host: Host, folder: Path, namespace: str = "") -> None:
+    def __init__(
+        self,
+        host: Host,
+        folder: Path,
+        namespace: str = "",
+        *,
+        seed: int | None = None,
+        record: bool = False,
+    ) -> None:
         self.host = host
         self.folder = folder
         self.problems: list[str] = []
@@ -78,6 +89,8 @@ class LocalProject:
         self.settings = _settings(folder, host, namespace or f"test-{uuid.uuid4().hex[:8]}")
         self.daemon = host.daemon
         self.events = Events(self)
+        self.faults = Faults(self, random.randrange(2**32) if seed is None else seed)
+        self._record = record
         self._sinks: list[Sink] = []
         self._inventory = Key("", "ConfigMap", INVENTORY_NAMESPACE, f"project-{self.namespace}")
 
@@ -86,6 +99,7 @@ class LocalProject:
     def start(self, within: float | str = "120s") -> LocalProject:
         """Apply the folder's project and wait until all of it is ready."""
         limit = seconds(within)
+        self.host.faults.add(self.namespace, self.faults)
         keys = self.run(self._start(), limit)
         if self.problems:
             raise AssertionError("\n".join(self.problems))
@@ -99,6 +113,7 @@ class LocalProject:
 
     def stop(self, within: float | str = "60s") -> None:
         """Remove the project; raises Leak when pods of it stay."""
+        self.host.faults.remove(self.namespace)
         for sink in self._sinks:
             sink.close()
         self._sinks.clear()
@@ -167,6 +182,10 @@ class LocalProject:
         sink = Sink(self.host.loop)
         self._sinks.append(sink)
         return sink
+
+    def golden(self, path: str | Path) -> Golden:
+        """A recording of events to compare this run with; relative to the project's folder."""
+        return Golden(self, self.folder / path, record=self._record)
 
     def logs(self, name: str, tail: int | None = None) -> str:
         """What the containers of a service wrote, all pods together."""
