@@ -5,6 +5,7 @@ Mirrors knative.dev/serving/pkg/reconciler/domainmapping (behaviours B111 to B11
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from knlocal.control.controller import Controller, Requeue, Watching
 from knlocal.control.events import EventRecorder
 from knlocal.gateway import Handler, Request, RouteTable
 from knlocal.gateway import Route as GatewayRoute
+from knlocal.gateway.tls import Certificates, KeyPair
 from knlocal.resources.base import (
     GroupKind,
     Key,
@@ -36,10 +38,12 @@ from knlocal.serving.kinds import (
     DOMAIN_MAPPING,
     DOMAIN_MAPPING_NAMESPACE_LABEL,
     DOMAIN_MAPPING_UID_LABEL,
+    HTTP_PROTOCOL,
     INGRESS_CLASS,
     K8S_SERVICE,
     LAST_APPLIED,
     ROUTE,
+    SECRET,
     SERVICE,
 )
 from knlocal.store.store import Store
@@ -60,12 +64,14 @@ class DomainMappingController(Controller):
         config: Config,
         routes: RouteTable,
         ports: Ports,
+        certificates: Certificates | None = None,
         recorder: EventRecorder | None = None,
     ) -> None:
         super().__init__(store, recorder)
         self._config = config
         self._routes = routes
         self._ports = ports
+        self._certificates = certificates
 
     def watches(self) -> Sequence[Watching]:
         return (
@@ -73,13 +79,14 @@ class DomainMappingController(Controller):
             Watching(SERVICE, self._references),
             Watching(ROUTE, self._references),
             Watching(K8S_SERVICE, self._references),
+            Watching(SECRET, self._of_secret),
             Watching(CONFIG_MAP, self._of_config),
         )
 
     async def reconcile(self, key: Key) -> Requeue | None:
         mapping = self.store.find_key(key)
         if mapping is None or is_deleting(mapping):
-            self._routes.remove(_owner(key))
+            self._forget(key)
             self._release(key.name)
             return None
         status = copy(status_of(mapping))
@@ -89,7 +96,7 @@ class DomainMappingController(Controller):
         if self._claim(mapping, conditions):
             self._map(mapping, conditions)
         else:
-            self._routes.remove(_owner(key))
+            self._forget(key)
         status["observedGeneration"] = mapping["metadata"]["generation"]
         status["conditions"] = conditions.result()
         self.update_status(mapping, status)
@@ -112,15 +119,15 @@ class DomainMappingController(Controller):
     # -- stages -------------------------------------------------------------------------------
 
     def _show_url(self, mapping: Obj, status: Obj) -> None:
-        secure = bool((spec_of(mapping).get("tls") or {}).get("secretName"))
-        scheme, port = ("https", 443) if secure else ("http", self._ports.external)
+        secure = bool(_secret_name(mapping))
+        scheme, usual = ("https", 443) if secure else ("http", 80)
+        port = self._ports.external_tls if secure else self._ports.external
         host = mapping["metadata"]["name"]
-        shown = host if port in (80, 443) else f"{host}:{port}"
-        status["url"] = f"{scheme}://{shown}"
+        status["url"] = f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
         status["address"] = {"url": status["url"]}
 
     def _show_certificate(self, mapping: Obj, conditions: Conditions) -> None:
-        if (spec_of(mapping).get("tls") or {}).get("secretName"):
+        if _secret_name(mapping):
             conditions.true(
                 "CertificateProvisioned",
                 "CertificateExternallyProvided",
@@ -172,16 +179,54 @@ class DomainMappingController(Controller):
             host = self._resolve(mapping)
         except Unresolved as problem:
             conditions.false("ReferenceResolved", "ResolveFailed", str(problem))
-            self._routes.remove(_owner(key))
+            self._forget(key)
             return
         conditions.true("ReferenceResolved")
-        handler = GatewayRoute(_pass_on(self._routes, host))
+        redirect = bool(_secret_name(mapping)) and self._redirects(mapping)
+        handler = GatewayRoute(_pass_on(self._routes, host, redirect=redirect))
         conflicts = self._routes.put(_owner(key), {key.name: handler})
         self._ingress(mapping, host)
+        wrong = self._serve_certificate(mapping)
         if conflicts:
             conditions.unknown("IngressReady", "DomainInUse", str(conflicts[0]))
+        elif wrong:
+            conditions.false("IngressReady", "CertificateUnusable", wrong)
         else:
             conditions.true("IngressReady")
+
+    def _serve_certificate(self, mapping: Obj) -> str:
+        """Have the TLS door show the mapping's own certificate; what is wrong with it, or ""."""
+        key, name = key_of(mapping), _secret_name(mapping)
+        if self._certificates is None:
+            return ""
+        if not name:
+            self._certificates.remove(_owner(key))
+            return ""
+        secret = self.store.find(SECRET, key.namespace, name)
+        if secret is None:
+            self._certificates.remove(_owner(key))
+            return f'secret "{name}" not found'
+        data = secret.get("data") or {}
+        try:
+            pair = KeyPair(b64decode(data["tls.crt"]), b64decode(data["tls.key"]))
+            self._certificates.put(_owner(key), {key.name: pair})
+        except KeyError as missing:
+            return f'secret "{name}" has no {missing.args[0]}'
+        except ValueError as wrong:
+            return f'secret "{name}": {wrong}'
+        return ""
+
+    def _redirects(self, mapping: Obj) -> bool:
+        """Whether plain HTTP is sent to HTTPS (behaviour C8)."""
+        own = next(
+            (annotations_of(mapping)[k] for k in HTTP_PROTOCOL if k in annotations_of(mapping)), ""
+        )
+        return (own or self._config.network.http_protocol).lower() == "redirected"
+
+    def _forget(self, key: Key) -> None:
+        self._routes.remove(_owner(key))
+        if self._certificates is not None:
+            self._certificates.remove(_owner(key))
 
     def _resolve(self, mapping: Obj) -> str:
         """The cluster-local host of the reference (behaviour B113)."""
@@ -231,7 +276,7 @@ class DomainMappingController(Controller):
             "servicePort": 80,
             "percent": 100,
         }
-        secret = (spec_of(mapping).get("tls") or {}).get("secretName")
+        secret = _secret_name(mapping)
         tls = []
         if secret:
             tls = [
@@ -274,15 +319,33 @@ class DomainMappingController(Controller):
             if (reference.get("kind"), reference.get("name")) == (obj["kind"], name):
                 yield key_of(mapping)
 
+    def _of_secret(self, secret: Obj) -> Iterable[Key]:
+        if secret.get("type") != "kubernetes.io/tls":
+            return ()
+        place = (secret["metadata"]["namespace"], secret["metadata"]["name"])
+        return [
+            key_of(mapping)
+            for mapping in self.store.list(DOMAIN_MAPPING)
+            if (mapping["metadata"]["namespace"], _secret_name(mapping)) == place
+        ]
+
     def _of_config(self, config: Obj) -> Iterable[Key]:
         return self.all_keys() if is_config(config, "config-network") else ()
 
 
-def _pass_on(routes: RouteTable, host: str) -> Handler:
+def _secret_name(mapping: Obj) -> str:
+    return str((spec_of(mapping).get("tls") or {}).get("secretName") or "")
+
+
+def _pass_on(routes: RouteTable, host: str, *, redirect: bool = False) -> Handler:
     """Answers as `host` does inside the cluster, whoever serves it by then; the Host that user
     code sees stays the custom domain."""
 
     async def handle(request: Request) -> None:
+        if redirect and request.scheme == "http":
+            location = f"https://{request.host}{request.target}"
+            await request.respond(301, [("Location", location)])
+            return
         route = routes.find(host, "internal")
         if route is None:
             await request.respond(503, [("Content-Type", "text/plain")], f"{host} is not served\n")

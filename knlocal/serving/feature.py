@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from knlocal.clock import Clock
 from knlocal.control.controller import Controller
 from knlocal.gateway import Pool, RouteTable
+from knlocal.gateway.tls import Certificates
 from knlocal.resources.base import Obj, uid_of
 from knlocal.serving.activator.metrics import Gauges, Labels, render
 from knlocal.serving.activator.registry import Activator, AddressOf
@@ -35,7 +36,8 @@ class Serving:
     Wire it before the manager starts: `manager.add(*serving.controllers())`, `serving.start()`,
     and `kubelet.drain_hooks.append(serving.drain)`. `address_of(pod, port)` gives where the daemon
     reaches a pod's port, or raises LookupError. `ports` is filled in once the gateway listens;
-    URLs in statuses carry the ports. `activator_address` is what stands for the activator in
+    URLs in statuses carry the ports. `certificates` are those of the TLS door, if there is one:
+    DomainMappings bring theirs. `activator_address` is what stands for the activator in
     EndpointSlices: the address under which containers reach the gateway.
     """
 
@@ -49,6 +51,7 @@ class Serving:
         address_of: AddressOf,
         image_resolver: ImageResolver | None = None,
         ports: Ports | None = None,
+        certificates: Certificates | None = None,
         activator_address: str = "10.0.0.1",
     ) -> None:
         self.store = store
@@ -71,7 +74,7 @@ class Serving:
             LabelerController(store),
             self.autoscaler,
             ServerlessServiceController(store, activator, routes, activator_address),
-            DomainMappingController(store, config, routes, self.ports),
+            DomainMappingController(store, config, routes, self.ports, certificates),
             RevisionCollector(store, config),
         )
         activator.poke = self.autoscaler.poke

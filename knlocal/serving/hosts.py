@@ -17,6 +17,7 @@ class Ports:
 
     external: int = 80
     internal: int = 80
+    external_tls: int = 443
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ DEPLOYMENT = GroupKind("apps", "Deployment")
 POD = GroupKind("", "Pod")
 K8S_SERVICE = GroupKind("", "Service")
 CONFIG_MAP = GroupKind("", "ConfigMap")
+SECRET = GroupKind("", "Secret")
 SERVICE_ACCOUNT = GroupKind("", "ServiceAccount")
 ENDPOINTS = GroupKind("", "Endpoints")
 ENDPOINT_SLICE = GroupKind("discovery.k8s.io", "EndpointSlice")
@@ -59,6 +60,7 @@ ROLLOUT_DURATION = (f"{SERVING}/rollout-duration", f"{SERVING}/rolloutDuration")
 PROGRESS_DEADLINE = (f"{SERVING}/progress-deadline", f"{SERVING}/progressDeadline")
 ROLLOUT = "networking.internal.knative.dev/rollout"
 INGRESS_CLASS = "networking.knative.dev/ingress-class"
+HTTP_PROTOCOL = ("networking.knative.dev/http-protocol", "networking.knative.dev/httpProtocol")
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 

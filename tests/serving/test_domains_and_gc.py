@@ -1,7 +1,10 @@
 """DomainMappings with their claims, and the collection of old revisions."""
 
+from base64 import b64encode
+
 import pytest
 
+from knlocal.gateway.tls import self_signed
 from knlocal.resources.base import Obj
 from knlocal.resources.status import NotFound
 from knlocal.serving.kinds import CLUSTER_DOMAIN_CLAIM, DOMAIN_MAPPING, NO_GC, REVISION
@@ -46,13 +49,44 @@ async def test_a_custom_domain_leads_to_the_service_and_keeps_its_host(world: Wo
     assert claim["spec"]["namespace"] == "default"
 
 
-async def test_a_mapping_with_tls_shows_https(world: World) -> None:
+async def test_a_mapping_with_tls_shows_https_and_its_own_certificate(world: World) -> None:
     world.configure("config-network", autocreate_cluster_domain_claims="true")
     await world.apply(service())
     await world.apply(mapping("shop.example.com", tls={"secretName": "cert"}))
     found = shown(world, "shop.example.com")
     assert found["status"]["url"] == "https://shop.example.com"
     assert conditions(found)["CertificateProvisioned"] == "True CertificateExternallyProvided"
+    assert conditions(found)["IngressReady"] == "False CertificateUnusable"
+    pair = self_signed("shop.example.com", world.clock)
+    await world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "cert", "namespace": "default"},
+            "type": "kubernetes.io/tls",
+            "data": {
+                "tls.crt": b64encode(pair.certificate).decode(),
+                "tls.key": b64encode(pair.key).decode(),
+            },
+        }
+    )
+    assert conditions(shown(world, "shop.example.com"))["Ready"] == "True"
+    assert world.certificates.has("shop.example.com")
+    world.store.delete(DOMAIN_MAPPING, "default", "shop.example.com")
+    await world.settled()
+    assert not world.certificates.has("shop.example.com")
+
+
+async def test_plain_http_is_redirected_where_that_is_asked_for(world: World) -> None:
+    world.configure(
+        "config-network", autocreate_cluster_domain_claims="true", http_protocol="redirected"
+    )
+    await world.apply(service())
+    await world.apply(mapping("shop.example.com", tls={"secretName": "cert"}))
+    await world.apply(mapping("plain.example.com"))
+    answer = await world.get("http://shop.example.com/a?b=c")
+    assert (answer.status, answer.headers["Location"]) == (301, "https://shop.example.com/a?b=c")
+    assert (await world.get("http://plain.example.com")).status == 200
 
 
 async def test_without_a_claim_the_domain_is_not_mapped(world: World) -> None:

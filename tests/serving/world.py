@@ -18,6 +18,7 @@ from knlocal.control.garbage import GarbageCollector
 from knlocal.control.manager import Manager
 from knlocal.control.namespaces import SYSTEM_NAMESPACES, NamespaceController, admit_namespace
 from knlocal.gateway import Gateway, HttpClient, Pool, Response, RouteTable
+from knlocal.gateway.tls import Certificates
 from knlocal.resources import catalog, settings
 from knlocal.resources.base import Key, Obj, copy, is_deleting, key_of, owner_reference, timestamp
 from knlocal.serving import ImageUnresolved, Serving
@@ -252,6 +253,7 @@ class World:
         if before:
             self.workloads.servers = before.workloads.servers
         self.digests = Digests()
+        self.certificates = Certificates(self.clock)
         self.serving = Serving(
             self.store,
             self.routes,
@@ -259,6 +261,7 @@ class World:
             pool=self.pool,
             address_of=self.workloads.address_of,
             image_resolver=self.digests,
+            certificates=self.certificates,
         )
         self.manager = Manager(self.store)
         self.manager.add(NamespaceController(self.store), self.workloads)
