@@ -291,6 +291,8 @@ class Http2Request(Request):
         if self.started:
             raise RuntimeError("the answer has started already")
         raw = to_wire(headers)
+        if status == 204:
+            raw = [pair for pair in raw if pair[0] != b"content-length"]
         if not any(name == b"date" for name, _ in raw):
             raw.append((b"date", self._connection.context.date.text().encode()))
         self.started = True
