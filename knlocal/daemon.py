@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 import yaml
 
 from knlocal import __version__
+from knlocal.apiserver.eventdoor import PREFIX as EVENTS_PREFIX
+from knlocal.apiserver.eventdoor import EventDoor
 from knlocal.apiserver.kubeconfig import write_kubeconfig
 from knlocal.apiserver.server import ApiServer
 from knlocal.build.builders import Builders
@@ -265,6 +267,7 @@ class Daemon:
             extra_names=[self.host_address],
         )  # fmt: skip
         self._down.push_async_callback(self.api.close)
+        self.api.mount(EVENTS_PREFIX, EventDoor(self.journal, self.client, self.clock).handle)
 
         async def listen(port: int) -> int:
             await self.api.start("127.0.0.1", port)
