@@ -11,6 +11,7 @@ from knlocal import __version__
 from knlocal.apiserver import negotiation, openapi_protobuf
 from knlocal.apiserver.discovery import Discovery
 from knlocal.apiserver.openapi import OpenAPI
+from knlocal.apiserver.tokens import Tokens
 from knlocal.resources.base import Obj
 from knlocal.resources.kinds import Kind
 from knlocal.resources.status import MethodNotAllowed, NotAcceptable
@@ -25,8 +26,9 @@ _AGGREGATED = "APIGroupDiscoveryList"
 class Documents:
     """Answers made from the kinds; made anew when kinds come or go."""
 
-    def __init__(self, kinds: Callable[[], Iterable[Kind]]) -> None:
+    def __init__(self, kinds: Callable[[], Iterable[Kind]], tokens: Tokens) -> None:
         self._kinds = kinds
+        self._tokens = tokens
         self._seen: tuple[int, ...] = ()
         self._discovery = Discovery(())
         self._openapi = OpenAPI(())
@@ -39,6 +41,10 @@ class Documents:
             found = self._paths()
         elif path == "/version":
             found = version()
+        elif path == "/.well-known/openid-configuration":
+            found = self._tokens.discovery()
+        elif path == "/openid/v1/jwks":
+            found = self._tokens.key_set()
         elif path in _HEALTH or path.rpartition("/")[0] in _HEALTH:
             return web.Response(text="ok")
         elif path.startswith("/openapi"):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from knlocal.apiserver.auth import User
+from knlocal.apiserver.users import User
 from knlocal.resources.base import GroupKind, Obj
 from knlocal.resources.labels import from_label_selector
 from knlocal.resources.status import Forbidden
@@ -29,7 +29,8 @@ _BASIC: tuple[Rule, ...] = (
         "verbs": ["get"],
         "nonResourceURLs": [
             "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/readyz", "/openapi",
-            "/openapi/*", "/version", "/version/",
+            "/openapi/*", "/version", "/version/", "/openid/v1/jwks",
+            "/.well-known/openid-configuration",
         ],
     },
     {

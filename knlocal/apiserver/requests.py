@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from knlocal.apiserver.auth import User
+from knlocal.apiserver.users import User
 from knlocal.resources.base import GroupKind
 from knlocal.resources.core.events import CORE_EVENT, EVENTS_V1
 from knlocal.resources.kinds import Kind

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from knlocal.apiserver import negotiation
-from knlocal.apiserver.auth import Tokens, User
 from knlocal.apiserver.fields.apply import ServerSideApply
 from knlocal.apiserver.fields.managed import tracking_hook
 from knlocal.apiserver.listing import Reader
@@ -17,6 +16,8 @@ from knlocal.apiserver.rbac import Attributes, Authorizer
 from knlocal.apiserver.requests import ApiRequest, Query, Target, parse_path
 from knlocal.apiserver.reviews import Reviews
 from knlocal.apiserver.scale import Scales
+from knlocal.apiserver.tokens import Tokens
+from knlocal.apiserver.users import User
 from knlocal.apiserver.writing import Writer
 from knlocal.resources.core.events import EVENTS_V1
 from knlocal.resources.kinds import Kind, KindRegistry

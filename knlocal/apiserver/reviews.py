@@ -9,9 +9,10 @@ from typing import Any
 from aiohttp import web
 
 from knlocal.apiserver import negotiation
-from knlocal.apiserver.auth import DEFAULT_AUDIENCE, Tokens, User
 from knlocal.apiserver.rbac import Attributes, Authorizer
 from knlocal.apiserver.requests import ApiRequest
+from knlocal.apiserver.tokens import DEFAULT_AUDIENCE, Tokens
+from knlocal.apiserver.users import User
 from knlocal.resources.base import Obj, timestamp
 from knlocal.resources.core.table import definition
 from knlocal.resources.kinds import Kind

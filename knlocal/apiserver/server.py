@@ -12,14 +12,17 @@ from typing import Any
 from aiohttp import web
 
 from knlocal.apiserver import negotiation
-from knlocal.apiserver.auth import ADMIN_USER, Tokens, User, authenticate, check_host, impersonate
+from knlocal.apiserver.auth import authenticate, check_host, impersonate
 from knlocal.apiserver.certificates import load_authority, server_context
+from knlocal.apiserver.cluster_roles import ClusterRoles
 from knlocal.apiserver.custom_resources import CustomResources
 from knlocal.apiserver.documents import Documents
 from knlocal.apiserver.kubeconfig import kubeconfig
 from knlocal.apiserver.pods import NoPods, PodAccess
 from knlocal.apiserver.rbac import Attributes, Authorizer
 from knlocal.apiserver.resources import ResourceRoutes
+from knlocal.apiserver.tokens import Tokens
+from knlocal.apiserver.users import ADMIN_USER, User
 from knlocal.resources.base import Obj
 from knlocal.resources.status import StatusError
 from knlocal.store.database import StateError
@@ -52,7 +55,8 @@ class ApiServer:
         self.authorizer = Authorizer(store)
         self._resources = ResourceRoutes(store, self.authorizer, self.tokens, pods or NoPods())
         self._custom = CustomResources(store)
-        self._documents = Documents(self._resources.kinds)
+        self._roles = ClusterRoles(store, self.authorizer)
+        self._documents = Documents(self._resources.kinds, self.tokens)
         self._mounts: dict[str, Handler] = {}
         self._runners: list[web.ServerRunner] = []
         self._tls: ssl.SSLContext | None = None
@@ -63,6 +67,7 @@ class ApiServer:
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         """Listen with TLS; port 0 picks a free one. May be called again for more addresses."""
         self._custom.start()
+        self._roles.start()
         names = (*self._extra_names, host)
         self._tls = server_context(self._folder, self.authority, self._store.clock, names)
         bound = await self._listen(host, port, self._tls, plain=False)
@@ -92,6 +97,7 @@ class ApiServer:
 
     async def close(self) -> None:
         """Stop listening; open watches and streams end."""
+        self._roles.stop()
         self._custom.stop()
         runners, self._runners = self._runners, []
         for runner in runners:

@@ -157,7 +157,7 @@ def pods() -> PodAccess | None:
 
 @pytest.fixture
 async def api(tmp_path: Path, pods: PodAccess | None) -> AsyncIterator[Api]:
-    store = Store(registry(), SystemClock(), tmp_path / "state.sqlite")
+    store = Store(registry(), SystemClock())
     store.admission.append(admit_namespace)
     for name in ("default", "kube-system", "knative-serving", "knative-eventing"):
         store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

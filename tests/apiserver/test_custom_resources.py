@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from knlocal.apiserver.custom_resources import CRD, CustomResources, fill_defaults, kinds_of
+from knlocal.clock import SystemClock
 from knlocal.resources.base import GroupKind
+from knlocal.resources.catalog import registry
 from knlocal.store.store import Store
 from tests.apiserver.conftest import Api, eventually, needs_kubectl
 
@@ -133,18 +136,21 @@ async def test_a_deleted_crd_takes_its_objects_along(api: Api) -> None:
     assert (await api.call("GET", TABS))[0] == 404
 
 
-async def test_crds_survive_a_restart(api: Api) -> None:
-    await api.call("POST", CRDS, crd())
-    await api.call("POST", TABS, tab())
-    api.store.flush()
-    from knlocal.resources.catalog import registry
-
-    again = Store(registry(), api.store.clock, api.home / "state.sqlite")
-    custom = CustomResources(again)
+async def test_crds_and_their_objects_survive_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "state.sqlite"
+    store = Store(registry(), SystemClock(), file)
+    store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
+    custom = CustomResources(store)
     custom.start()
+    store.create(crd())
+    obj = tab()
+    obj["metadata"]["namespace"] = "default"
+    store.create(obj)
+    store.close()
+    again = Store(registry(), SystemClock(), file)
+    CustomResources(again).start()
     assert again.registry.by_path("stable.example.com", "v1", "crontabs")
     assert again.list(GroupKind("stable.example.com", "CronTab"))
-    custom.stop()
     again.close()
 
 
