@@ -145,6 +145,7 @@ def _detach(context: Context, runtime: str | None, port: int | None) -> int:
     if home.is_held():
         with home.hold():  # says who holds it
             pass
+    begun = home.log.stat().st_size if home.log.exists() else 0
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "knlocal", "-C", str(context.settings.root), "up"]
     command += ["--runtime", runtime] if runtime else []
@@ -164,11 +165,14 @@ def _detach(context: Context, runtime: str | None, port: int | None) -> int:
     if ready:
         echo(f"in the background (pid {child.pid}); stop it with `knlocal down`")
         return Exit.OK
-    child.wait(timeout=DOWN_WITHIN)
+    code = child.wait(timeout=DOWN_WITHIN)
+    with home.log.open("rb") as log:
+        log.seek(begun)
+        said = log.read().decode("utf-8", "replace").strip().removeprefix("knlocal: ")
     raise CliError(
-        f"the daemon did not come up (exit code {child.returncode})",
-        Exit(child.returncode) if child.returncode in set(Exit) else Exit.FAILURE,
-        f"its log: {home.log}",
+        said or f"the daemon did not come up (exit code {code})",
+        Exit(code) if code in set(Exit) else Exit.FAILURE,
+        f"log: {home.log}",
     )
 
 

@@ -1,0 +1,207 @@
+"""A project from `up` to `down`, through crashes and mistakes."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import DEADLINE, SERVER, Knlocal, running
+
+
+def test_a_project_comes_up_answers_and_leaves_nothing_behind(knlocal: Knlocal) -> None:
+    said = knlocal.out("up", "-d")
+    assert re.search(r"hello +http://hello\.default\.localhost:\d+ +yes +hello-00001", said)
+    assert knlocal.out("invoke", "hello") == "hello hello-00001\n"
+    assert knlocal.out("get", "-o", "name") == "service.serving.knative.dev/hello\n"
+    knlocal.until(lambda: "got /" in knlocal.out("logs", "hello"))
+    assert "hello-00001" in knlocal.out("describe", "hello")
+    assert "100%" in knlocal.out("traffic", "hello")
+    assert knlocal.left()
+    assert "is down" in knlocal.out("down")
+    assert knlocal.left() == []
+    assert knlocal("get", code=3)
+
+
+def test_ctrl_c_ends_everything_and_piped_output_has_no_colours(knlocal: Knlocal) -> None:
+    process = subprocess.Popen(
+        knlocal.command("up"), stdout=subprocess.PIPE, text=True, env=knlocal.env()
+    )
+    assert process.stdout is not None
+    said = ""
+    while "Ctrl-C stops everything" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGINT)
+    said += process.communicate(timeout=DEADLINE)[0]
+    assert process.returncode == 0
+    assert "\x1b[" not in said
+    assert "hello       ready at http://" in said
+    assert knlocal.left() == []
+
+
+def test_a_killed_daemon_comes_back_knowing_everything(knlocal: Knlocal) -> None:
+    knlocal("up", "-d")
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: mine}\ndata: {a: b}\n"
+    knlocal("apply", "-f", "-", feed=manifest)
+    (before,) = knlocal.objects("pods")
+    knlocal.kill()
+    assert knlocal.left()
+    knlocal("up", "-d")
+    assert knlocal.out("invoke", "hello") == "hello hello-00001\n"
+    (after,) = knlocal.objects("pods")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert knlocal.objects("configmap", "mine")[0]["data"] == {"a": "b"}
+    knlocal("down")
+    assert knlocal.left() == []
+
+
+def test_what_a_killed_daemon_left_behind_goes_with_down(knlocal: Knlocal) -> None:
+    knlocal("up", "-d")
+    knlocal.kill()
+    assert knlocal.left()
+    assert "left-over" in knlocal.out("down")
+    assert knlocal.left() == []
+
+
+def test_code_that_changed_while_the_project_was_down_is_a_new_revision(knlocal: Knlocal) -> None:
+    knlocal("up", "-d")
+    knlocal("down")
+    knlocal("up", "-d")
+    assert knlocal.out("invoke", "hello") == "hello hello-00001\n"
+    knlocal("down")
+    knlocal.source("main.py", SERVER.replace("'hello'", "'goodbye'"))
+    knlocal("up", "-d")
+    assert knlocal.out("invoke", "hello") == "goodbye hello-00002\n"
+
+
+def test_rollback_really_restores_the_old_code(knlocal: Knlocal) -> None:
+    knlocal("up", "-d")
+    knlocal("down")
+    knlocal.source("main.py", SERVER.replace("'hello'", "'goodbye'"))
+    knlocal("up", "-d")
+    assert "hello-00001" in knlocal.out("revisions", "hello")
+    knlocal("rollback", "hello")
+    knlocal.until(lambda: knlocal.out("invoke", "hello") == "hello hello-00001\n")
+    knlocal("rollback", "hello", "--latest")
+    knlocal.until(lambda: knlocal.out("invoke", "hello") == "goodbye hello-00002\n")
+
+
+def test_what_the_file_no_longer_declares_is_removed(local: Knlocal) -> None:
+    both = '[services.hello]\nsource = "app"\n[brokers.default]\n'
+    local.write(both)
+    local("up", "-d")
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: mine}\n"
+    local("apply", "-f", "-", feed=manifest)
+    local("down")
+    local.write()
+    local("up", "-d")
+    assert local("get", "broker", "default", code=4)
+    assert local.objects("configmap", "mine")
+
+
+def test_a_program_that_does_not_start_is_told_with_its_own_error(local: Knlocal) -> None:
+    local.source("main.py", "if __name__ == '__main__':\n    raise SystemExit('no database')\n")
+    said = local.out("up", "-d")
+    assert re.search(r"hello .* no: .*", said)
+    assert "no database" in said
+
+
+def test_one_broken_service_does_not_keep_the_others_down(local: Knlocal) -> None:
+    local.write('[services.hello]\nsource = "app"\n[services.gone]\nsource = "nowhere"\n')
+    said = local.out("up", "-d")
+    assert "no such folder: nowhere" in said
+    assert local.out("invoke", "hello") == "hello hello-00001\n"
+
+
+def test_two_projects_run_beside_each_other(local: Knlocal, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    for second in running(folder, "process"):
+        for one in (local, second):
+            one.write(port="")  # both want the usual port
+            one("up", "-d")
+        assert local.card["gateway"] != second.card["gateway"]
+        assert any("is held by another knlocal in" in note for note in second.card["notes"])
+        assert local.out("invoke", "hello") == second.out("invoke", "hello")
+
+
+def test_a_second_up_of_the_same_project_is_refused(local: Knlocal) -> None:
+    local("up", "-d")
+    for arguments in (["up"], ["up", "-d"]):
+        assert "already up (pid" in local(*arguments, code=2).stderr
+
+
+def test_a_port_that_was_asked_for_and_is_taken_names_its_holder(
+    local: Knlocal, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        local.write(port=str(port))
+        said = local("up", "-d", code=2)
+    assert f"port {port} is held by" in said.stdout + said.stderr
+    assert f"pid {os.getpid()}" in said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("how", ["cut short", "newer"])
+def test_a_state_file_that_cannot_be_used_is_told(local: Knlocal, how: str) -> None:
+    local("up", "-d")
+    local("down")
+    state = local.folder / ".knlocal" / "state.db"
+    if how == "newer":
+        with sqlite3.connect(state) as connection:
+            connection.execute("PRAGMA user_version=99")
+    else:
+        state.write_bytes(state.read_bytes()[:3000])
+        for name in ("state.db-wal", "state.db-shm"):
+            state.with_name(name).unlink(missing_ok=True)
+    done = local("up", "-d", code=1)
+    said = done.stdout + done.stderr
+    assert ("damaged" if how == "cut short" else "newer knlocal") in said
+    assert "Traceback" not in said
+
+
+def test_purge_forgets_everything(local: Knlocal) -> None:
+    local("up", "-d")
+    local("down", "--purge")
+    assert not (local.folder / ".knlocal").exists()
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_finds_the_project_through_env(local: Knlocal) -> None:
+    local("up", "-d")
+    script = f'eval "$({" ".join(local.command("env"))})"; kubectl get ksvc hello -o name'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=DEADLINE)
+    assert done.stdout == "service.serving.knative.dev/hello\n", done.stderr
+
+
+def test_objects_come_and_go_by_hand(local: Knlocal) -> None:
+    local("up", "-d")
+    manifest = (
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {x: '1'}\n---\n"
+        "apiVersion: eventing.knative.dev/v1\nkind: Broker\nmetadata: {name: b}\n"
+    )
+    assert local.out("apply", "-f", "-", feed=manifest).splitlines() == [
+        "configmap/a created",
+        "broker.eventing.knative.dev/b created",
+    ]
+    assert "configmap/a unchanged" in local.out("apply", "-f", "-", feed=manifest)
+    assert "configmap/a configured" in local.out(
+        "apply", "-f", "-", feed=manifest.replace("'1'", "'2'")
+    )
+    assert "NAME" in local.out("get", "brokers")
+    assert "broker.eventing.knative.dev/b deleted" in local.out("delete", "broker", "b")
+    assert local("get", "broker", "b", code=4)
+    refused = local("apply", "-f", "-", code=2, feed=manifest.replace("Broker", "Brokr"))
+    assert "did you mean 'Broker'?" in refused.stderr
+    unknown = local("apply", "-f", "-", code=1, feed=manifest.replace("\ndata:", "\ndate:"))
+    assert 'unknown field "date"' in unknown.stderr
