@@ -9,6 +9,11 @@ from knlocal.control.controller import Controller
 from knlocal.control.destinations import Destinations
 from knlocal.eventing.addresses import Addresses
 from knlocal.eventing.admission import check_expressions
+from knlocal.eventing.controllers.alpha import (
+    EventPolicyController,
+    EventTransformController,
+    RequestReplyController,
+)
 from knlocal.eventing.controllers.broker import BrokerController
 from knlocal.eventing.controllers.channel import ChannelController, InMemoryChannelController
 from knlocal.eventing.controllers.eventtype import EventTypeController
@@ -61,6 +66,9 @@ class Eventing:
             SequenceController(*parts),
             ParallelController(*parts),
             EventTypeController(*parts),
+            EventTransformController(*parts, routes),
+            RequestReplyController(*parts, routes),
+            EventPolicyController(*parts),
             NamespaceSugar(store),
             TriggerSugar(store),
         ]

@@ -18,7 +18,7 @@ from knlocal.resources.ducks import (
     Destination,
     KReference,
 )
-from knlocal.resources.duration import parse_iso8601
+from knlocal.resources.duration import format_iso8601, parse, parse_iso8601
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext, Column, Kind
 from knlocal.resources.schema import INT32, kind_schema
@@ -167,13 +167,20 @@ _TAKEN = frozenset(
 
 def _default_request_reply(obj: Obj, context: AdmissionContext) -> None:
     spec = obj.setdefault("spec", {})
-    default = context.config("config-features", ducks.SYSTEM_NAMESPACE).get(
-        "requestreply-default-timeout", ""
-    )
-    spec.setdefault("timeout", default or "PT30S")
+    if not spec.get("timeout"):
+        flags = context.config("config-features", ducks.SYSTEM_NAMESPACE)
+        spec["timeout"] = _default_timeout(flags.get("requestreply-default-timeout", ""))
     spec.setdefault("correlationAttribute", "correlationid")
     spec.setdefault("replyAttribute", "replyid")
     ducks.default_delivery(spec.get("delivery"), ducks.namespace_of(obj))
+
+
+def _default_timeout(text: str) -> str:
+    """The flag holds a Go duration ("30s"), the spec an ISO 8601 one."""
+    try:
+        return format_iso8601(parse(text))
+    except ValueError:
+        return "PT30S"
 
 
 def _validate_request_reply(obj: Obj, context: AdmissionContext) -> FieldErrors:

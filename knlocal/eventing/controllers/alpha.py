@@ -1,0 +1,253 @@
+"""EventTransform, RequestReply and EventPolicy (behaviours E75–E77)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from knlocal.control.conditions import Conditions, find_condition
+from knlocal.control.controller import Requeue, Watching, owned_by
+from knlocal.eventing.addresses import HOST_URL, SYSTEM
+from knlocal.eventing.children import NotOwned, child, ensure
+from knlocal.eventing.controller import EventingController, policies_off, put_address
+from knlocal.eventing.plane import BROKER, TRIGGER, Plane
+from knlocal.eventing.requestreply import SERVICE, Conversation, RequestReplyDoor
+from knlocal.eventing.resolver import Destinations, Unresolved
+from knlocal.eventing.transform import TransformError, TransformHandler, compiled
+from knlocal.gateway import Route, RouteTable
+from knlocal.resources.base import (
+    GroupKind,
+    Key,
+    Obj,
+    is_deleting,
+    spec_of,
+    split_api_version,
+    status_of,
+)
+from knlocal.resources.ducks import SYSTEM_NAMESPACE
+from knlocal.resources.duration import parse_iso8601
+from knlocal.resources.names import child_name
+from knlocal.store.store import Store
+
+EVENT_TRANSFORM = GroupKind("eventing.knative.dev", "EventTransform")
+REQUEST_REPLY = GroupKind("eventing.knative.dev", "RequestReply")
+EVENT_POLICY = GroupKind("eventing.knative.dev", "EventPolicy")
+CONFIG_MAP = GroupKind("", "ConfigMap")
+
+
+class EventTransformController(EventingController):
+    """Transforms in the daemon itself; the Deployment that Knative would run is not needed."""
+
+    kind = EVENT_TRANSFORM
+    dependents = ("TransformationReady", "Addressable", "EventPoliciesReady")
+
+    def __init__(
+        self, store: Store, destinations: Destinations, plane: Plane, routes: RouteTable
+    ) -> None:
+        super().__init__(store, destinations, plane)
+        self._routes = routes
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        owner = f"eventing/transform/{key.namespace}/{key.name}"
+        transform = self.store.find_key(key)
+        self.destinations.begin(key)
+        if transform is None or is_deleting(transform):
+            self._routes.remove(owner)
+            return None
+        status: dict[str, Any] = dict(status_of(transform))
+        conditions = self.conditions(transform)
+        policies_off(conditions)
+        sink = self._sink(key, transform, status, conditions)
+        if sink is not None and self._program(transform, conditions):
+            conditions.true("TransformationReady")
+            service = child_name(key.name, "-jsonata")
+            handler = TransformHandler(self.plane.dispatcher, spec_of(transform), sink)
+            hosts = self.plane.addresses.hosts(service, key.namespace)
+            self._routes.put(owner, {host: Route(handler) for host in hosts})
+            url = self.plane.addresses.inside(service, key.namespace)
+            status["address"] = {"name": "http", "url": url}
+            outside = self.plane.addresses.outside(service, key.namespace)
+            status["annotations"] = {**(status.get("annotations") or {}), HOST_URL: outside}
+            conditions.true("Addressable")
+        self.finish(transform, status, conditions)
+        return None
+
+    def _sink(
+        self, key: Key, transform: Obj, status: dict[str, Any], conditions: Conditions
+    ) -> str | None:
+        """The sink's URL, "" without one, None (and said) while it is not resolved."""
+        sink = spec_of(transform).get("sink")
+        if not sink:
+            for name in ("sinkUri", "sinkCACerts", "sinkAudience"):
+                status.pop(name, None)
+            conditions.true("JsonataSinkBindingReady")
+            return ""
+        try:
+            address = self.resolve(key, sink)
+        except Unresolved as error:
+            conditions.false("JsonataSinkBindingReady", "SinkNotResolved", str(error))
+            conditions.false("TransformationReady", "SinkNotResolved", str(error))
+            return None
+        put_address(status, "sink", address)
+        conditions.true("JsonataSinkBindingReady")
+        return address.url
+
+    @staticmethod
+    def _program(transform: Obj, conditions: Conditions) -> bool:
+        spec = spec_of(transform)
+        reply = (spec.get("reply") or {}).get("jsonata")
+        try:
+            compiled(spec["jsonata"]["expression"])
+            if reply:
+                compiled(reply["expression"])
+        except TransformError as error:
+            conditions.false("JsonataDeploymentReady", "InvalidExpression", str(error))
+            conditions.false("TransformationReady", "InvalidExpression", str(error))
+            return False
+        conditions.true("JsonataDeploymentReady")
+        return True
+
+
+class RequestReplyController(EventingController):
+    """A trigger brings every reply; the door gives it to whoever waits."""
+
+    kind = REQUEST_REPLY
+    dependents = ("TriggersReady", "Addressable", "EventPoliciesReady", "BrokerReady")
+
+    def __init__(
+        self, store: Store, destinations: Destinations, plane: Plane, routes: RouteTable
+    ) -> None:
+        super().__init__(store, destinations, plane)
+        self._routes = routes
+        self.door = RequestReplyDoor(store.clock)
+
+    def watches(self) -> Sequence[Watching]:
+        return [Watching(TRIGGER, owned_by(REQUEST_REPLY))]
+
+    async def start(self) -> None:
+        hosts = self.plane.addresses.hosts(SERVICE, SYSTEM)
+        self._routes.put("eventing/request-reply", {host: Route(self.door) for host in hosts})
+
+    async def stop(self) -> None:
+        self._routes.remove("eventing/request-reply")
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        found = self.store.find_key(key)
+        self.destinations.begin(key)
+        if found is None or is_deleting(found):
+            self.door.conversations.pop((key.namespace, key.name), None)
+            return None
+        spec = spec_of(found)
+        status: dict[str, Any] = dict(status_of(found))
+        conditions = self.conditions(found)
+        policies_off(conditions)
+        broker = spec["brokerRef"]["name"]
+        self._broker_ready(key, broker, conditions)
+        path = f"/{key.namespace}/{key.name}"
+        url = self.plane.addresses.inside(SERVICE, SYSTEM, path)
+        self._trigger(found, broker, url, conditions)
+        known = self.door.conversations.get((key.namespace, key.name))
+        self.door.conversations[key.namespace, key.name] = Conversation(
+            lambda: self.plane.exchange_of("Broker", key.namespace, broker),
+            parse_iso8601(spec["timeout"]),
+            spec["correlationAttribute"],
+            spec["replyAttribute"],
+            known.waiting if known else {},
+        )
+        status["address"] = {"name": "http", "url": url}
+        outside = self.plane.addresses.outside(SERVICE, SYSTEM, path)
+        status["annotations"] = {**(status.get("annotations") or {}), HOST_URL: outside}
+        status |= {"desiredReplicas": 1, "readyReplicas": 1}
+        conditions.true("Addressable")
+        self.finish(found, status, conditions)
+        return None
+
+    def _broker_ready(self, key: Key, name: str, conditions: Conditions) -> None:
+        self.destinations.track(Key(*BROKER, key.namespace, name), key, self.enqueue)
+        broker = self.store.find(BROKER, key.namespace, name)
+        if broker is None:
+            conditions.false("BrokerReady", "BrokerDoesNotExist", f'Broker "{name}" does not exist')
+        else:
+            conditions.follow("BrokerReady", find_condition(broker))
+
+    def _trigger(self, found: Obj, broker: str, url: str, conditions: Conditions) -> None:
+        spec = spec_of(found)
+        wanted = child(
+            found, "eventing.knative.dev/v1", "Trigger",
+            child_name(found["metadata"]["name"], "-replies"),
+            {
+                "broker": broker,
+                "filters": [{"cesql": f"EXISTS {spec['replyAttribute']}"}],
+                "subscriber": {"uri": url},
+                "delivery": spec.get("delivery"),
+            },
+        )  # fmt: skip
+        wanted["spec"] = {name: value for name, value in wanted["spec"].items() if value}
+        try:
+            trigger = ensure(self.store, found, wanted, fixed=("broker",))
+        except NotOwned as error:
+            conditions.false("TriggersReady", "TriggerNotOwned", str(error))
+        else:
+            conditions.follow("TriggersReady", find_condition(trigger))
+
+
+class EventPolicyController(EventingController):
+    """Shown, not enforced: knlocal authenticates no senders."""
+
+    kind = EVENT_POLICY
+    dependents = ("AuthenticationEnabled", "SubjectsResolved")
+
+    def watches(self) -> Sequence[Watching]:
+        return [Watching(CONFIG_MAP, self._if_features)]
+
+    async def reconcile(self, key: Key) -> Requeue | None:
+        policy = self.store.find_key(key)
+        self.destinations.begin(key)
+        if policy is None or is_deleting(policy):
+            return None
+        status: dict[str, Any] = dict(status_of(policy))
+        conditions = self.conditions(policy)
+        flags = self.store.configs.get(f"{SYSTEM_NAMESPACE}/config-features") or {}
+        if flags.get("authentication-oidc", "").strip().lower() == "enabled":
+            conditions.true("AuthenticationEnabled")
+            self._subjects(key, policy, status, conditions)
+        else:
+            status["from"] = []
+            conditions.unknown("SubjectsResolved")
+            conditions.false("AuthenticationEnabled", "OIDCAuthenticationDisabled", "")
+        self.finish(policy, status, conditions)
+        return None
+
+    def _subjects(
+        self, key: Key, policy: Obj, status: dict[str, Any], conditions: Conditions
+    ) -> None:
+        subjects: list[str] = []
+        for entry in spec_of(policy).get("from") or []:
+            if entry.get("sub"):
+                subjects.append(entry["sub"])
+                continue
+            ref = entry["ref"]
+            group = split_api_version(ref["apiVersion"])[0]
+            namespace = ref.get("namespace") or key.namespace
+            wanted = Key(group, ref["kind"], namespace, ref["name"])
+            self.destinations.track(wanted, key, self.enqueue)
+            auth = status_of(self.store.find_key(wanted) or {}).get("auth") or {}
+            accounts = auth.get("serviceAccountNames") or [auth.get("serviceAccountName")]
+            if not any(accounts):
+                conditions.false(
+                    "SubjectsResolved", "SubjectsNotResolved",
+                    f"could not resolve subjects from reference: {wanted.kind} {wanted.name} "
+                    "has no service account",
+                )  # fmt: skip
+                return
+            subjects += [f"system:serviceaccount:{namespace}:{name}" for name in accounts if name]
+        status["from"] = subjects
+        conditions.true("SubjectsResolved")
+
+    def _if_features(self, obj: Obj) -> list[Key]:
+        metadata = obj["metadata"]
+        features = (metadata["namespace"], metadata["name"]) == (
+            SYSTEM_NAMESPACE,
+            "config-features",
+        )
+        return self.all_keys() if features else []
