@@ -55,6 +55,17 @@ async def median_ms(measured: Callable[[], Awaitable[float]], times: int = 20) -
     return statistics.median([await measured() for _ in range(times)]) * 1000
 
 
+async def medians_ms(*measured: Callable[[], Awaitable[float]], times: int = 20) -> list[float]:
+    """Like `median_ms`, of several in turn: a busy moment of the machine then falls on each."""
+    samples: list[list[float]] = [[] for _ in measured]
+    for one in measured:
+        await one()
+    for _ in range(times):
+        for one, found in zip(measured, samples, strict=True):
+            found.append(await one())
+    return [statistics.median(found) * 1000 for found in samples]
+
+
 def now() -> float:
     """Seconds that only differ meaningfully (benchmarks measure the real thing)."""
     return time.perf_counter()

@@ -14,7 +14,7 @@ import uuid
 from functools import partial
 from pathlib import Path
 
-from benchmarks._measure import Row, first_byte, median_ms, now, report
+from benchmarks._measure import Row, first_byte, medians_ms, now, report
 from knlocal.clock import SystemClock
 from knlocal.runtime.api import ContainerPlan, PodId, PodPlan
 from knlocal.runtime.docker import DockerRuntime
@@ -38,13 +38,16 @@ async def main() -> int:
         await engine.connect()
         try:
             for kind, image in ((kind, images[name]) for kind, name in IMAGES.items()):
-                run = await median_ms(partial(docker_run, engine, image), times)
-                for what, wake, target in (
-                    ("stop: start a prepared container", started, 0.5),
-                    ("freeze: un-freeze a paused container", unfrozen, 0.1),
-                ):
-                    ours = await median_ms(partial(wake, runtime, image), times)
-                    rows.append(Row(f"{kind}, {what}", ours, run, at_most=target))
+                run, start, thaw = await medians_ms(
+                    partial(docker_run, engine, image),
+                    partial(started, runtime, image),
+                    partial(unfrozen, runtime, image),
+                    times=times,
+                )
+                rows += [
+                    Row(f"{kind}, stop: start a prepared container", start, run, at_most=0.5),
+                    Row(f"{kind}, freeze: un-freeze a paused container", thaw, run, at_most=0.1),
+                ]
         finally:
             for pod in await runtime.pods():
                 await runtime.remove(pod.id)
