@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ from knlocal.gateway.incoming import Incoming
 from knlocal.gateway.outbox import Writer
 from knlocal.gateway.tunnel import TunnelEnd
 from knlocal.gateway.upstream import Exchange, UnansweredError, UpstreamError
+
+#: Linux only.
+TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 class Http1Upstream(Writer, Exchange):
@@ -165,6 +169,7 @@ class Http1Upstream(Writer, Exchange):
                 return
             if parsed is None:
                 self._buffer = data
+                self._acknowledge()
                 return
             head, data = parsed
             if head.status >= 200 or head.status == 101:
@@ -188,6 +193,8 @@ class Http1Upstream(Writer, Exchange):
             self._left = length
             if data:
                 self._read_body(head, data)
+            if not self._ended:
+                self._acknowledge()
         self._arrived()
 
     def _read_body(self, head: ResponseHead, data: bytes) -> None:
@@ -220,6 +227,16 @@ class Http1Upstream(Writer, Exchange):
             if not self._left:
                 incoming.end()
                 self._answer_ended(rest)
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what came at once. Many servers (Python's http.server, for one) send head and
+        body apart and leave Nagle's algorithm on: they would wait 40 ms for our delayed ACK."""
+        if TCP_QUICKACK is not None:
+            connection = self.transport.get_extra_info("socket")
+            try:
+                connection.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)
+            except OSError:
+                return  # it is closing
 
     def _answer_ended(self, rest: bytes) -> None:
         self._ended = True
