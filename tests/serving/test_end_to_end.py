@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import urllib.error
 import urllib.request
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from knlocal.control.garbage import GarbageCollector
 from knlocal.control.manager import Manager
 from knlocal.control.namespaces import SYSTEM_NAMESPACES, NamespaceController, admit_namespace
 from knlocal.gateway import Gateway, Pool, RouteTable
+from knlocal.project.image_digests import EngineDigests
 from knlocal.resources import catalog, settings
 from knlocal.resources.base import Obj
+from knlocal.runtime.api import Runtime
+from knlocal.runtime.docker import DockerRuntime
 from knlocal.runtime.process import ProcessRuntime
 from knlocal.serving import Ports, Serving
 from knlocal.serving.kinds import DEPLOYMENT, POD, REVISION, SERVICE
@@ -28,9 +33,11 @@ from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.replicasets import ReplicaSetController
 from knlocal.workloads.standby import Standbys
+from tests.images import build
 from tests.serving.world import service
 
 DEADLINE = 30.0
+IMAGE = "knlocal-test/python:3"
 
 SERVER = """
 import http.server, os, signal, sys, time
@@ -45,6 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_): pass
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
 """
 
@@ -52,7 +60,7 @@ http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_fo
 class Machine:
     """What the daemon wires, as far as Serving needs it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str) -> None:
         self.clock = TravelClock()
         self.store = Store(catalog.registry(), self.clock)
         self.store.admission.append(admit_namespace)
@@ -63,12 +71,18 @@ class Machine:
         self.routes = RouteTable()
         self.pool = Pool(self.clock)
         self.gateway = Gateway(self.routes, self.clock)
-        self.runtime = ProcessRuntime("test", SystemClock(), folder / "state")
+        self.runtime: Runtime
+        project = f"serving-test-{uuid.uuid4().hex[:8]}"
+        if engine == "docker":
+            self.runtime = DockerRuntime(project, SystemClock(), folder / "state")
+        else:
+            self.runtime = ProcessRuntime(project, SystemClock(), folder / "state")
         self.kubelet = Kubelet(self.store, self.runtime, folder / "volumes")
         self.standbys = Standbys(self.kubelet)
         self.serving = Serving(
             self.store, self.routes, self.clock, pool=self.pool, ports=Ports(),
             address_of=self.kubelet.address_of,
+            image_resolver=EngineDigests(self.runtime, self.kubelet.node),
         )  # fmt: skip
         self.kubelet.drain_hooks.append(self.serving.drain)
         self.manager = Manager(self.store)
@@ -134,14 +148,20 @@ def program(target: str, script: str = SERVER, name: str = "hello", **more: Any)
         "knlocal.dev/run": json.dumps({"command": [sys.executable, "-c", script]}),
         **more.pop("annotations", {}),
     }
-    container = {"image": "dev.local/program", "env": [{"name": "TARGET", "value": target}]}
+    container = {
+        "image": IMAGE,
+        "command": ["python3", "-c", script],
+        "env": [{"name": "TARGET", "value": target}],
+    }
     spec = {"containers": [container], **more.pop("spec", {})}
     return service(name, annotations=annotations, spec=spec, **more)
 
 
-@pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    machine = Machine(tmp_path)
+@pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+async def machine(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Machine]:
+    if request.param == "docker":
+        await asyncio.to_thread(build.ensure, "python")
+    machine = Machine(tmp_path, request.param)
     await machine.start()
     try:
         yield machine
