@@ -118,14 +118,15 @@ def _python_inputs() -> bytes:
 
 
 def _make_python(image: str, label: str) -> None:
-    suite, mirror, keyring = _distribution()
+    suite, mirror, components, keyring = _distribution()
     hint = "Try: apt-get install debootstrap"
     with tempfile.TemporaryDirectory(prefix="knlocal-image-") as folder:
         root = Path(folder) / "root"
-        include = ",".join(PACKAGES)
-        options = ["--variant=minbase", f"--include={include}"] + (
-            [f"--keyring={keyring}"] if keyring else []
-        )
+        options = [
+            "--variant=minbase",
+            f"--include={','.join(PACKAGES)}",
+            f"--components={','.join(components)}",
+        ] + ([f"--keyring={keyring}"] if keyring else [])
         try:
             _run(*_as_root(), "debootstrap", *options, suite, str(root), mirror, hint=hint)
             extra = Path(folder) / "extra.tar"
@@ -199,8 +200,8 @@ def _pip_conf() -> str:
     return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in kept.items())
 
 
-def _distribution() -> tuple[str, str, str]:
-    """Suite, mirror and keyring of the machine's own package sources."""
+def _distribution() -> tuple[str, str, list[str], str]:
+    """Suite, mirror, components and keyring of the machine's own package sources."""
     release = Path("/etc/os-release").read_text() if Path("/etc/os-release").exists() else ""
     found = re.search(r'^VERSION_CODENAME="?([\w-]+)', release, re.M)
     if not found:
@@ -210,7 +211,7 @@ def _distribution() -> tuple[str, str, str]:
     suite = found.group(1)
     for uri, suites, components, keyring in _apt_sources():
         if suite in suites and "main" in components:
-            return suite, uri, keyring
+            return suite, uri, components, keyring
     raise CannotBuild(f"no package source for {suite}/main in /etc/apt")
 
 
