@@ -157,6 +157,27 @@ async def test_load_brings_more_pods_and_max_scale_limits_them(world: World) -> 
     assert world.replicas() == 5
 
 
+async def test_a_burst_to_a_service_at_zero_is_seen_before_the_next_tick(world: World) -> None:
+    await world.apply(service(spec={"containerConcurrency": 1}))
+    await world.clock.advance(70)
+    world.workloads.holding = True
+    asking = [asyncio.create_task(world.get()) for _ in range(7)]
+    await world.clock.advance(0.2)
+    assert world.replicas() == 10  # seven at a target of 0.7
+    world.workloads.release()
+    assert {(await one).status for one in asking} == {200}
+
+
+async def test_the_hpa_class_keeps_to_its_bounds_above_zero(world: World) -> None:
+    prefix = "autoscaling.knative.dev"
+    await world.apply(
+        service(annotations={f"{prefix}/class": f"hpa.{prefix}", f"{prefix}/min-scale": "2"})
+    )
+    await world.clock.advance(200)
+    assert world.replicas() == 2
+    assert conditions(world.service())["Ready"] == "True"
+
+
 async def test_manual_scaling_is_reverted(world: World) -> None:
     await world.apply(service())
     await world.change(

@@ -59,6 +59,7 @@ from knlocal.store.store import Store
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 2.0
+SECOND_LOOK_SECONDS = 0.1
 #: How much longer than its progress deadline a revision may take to activate (behaviour D21).
 ACTIVATION_BUFFER = 30.0
 UNKNOWN = -1
@@ -113,6 +114,11 @@ class PodAutoscalerController(Controller):
         if self._timer is not None:
             self._timer.cancel()
 
+    def accepts(self, obj: Obj) -> bool:
+        """Classes of others are theirs to scale."""
+        own = (settings.KPA, settings.HPA)
+        return _class_of(obj, self._config.autoscaler) in own
+
     async def reconcile(self, key: Key) -> Requeue | None:
         self.look(key)
         return None
@@ -124,9 +130,10 @@ class PodAutoscalerController(Controller):
         place = (revision.namespace, revision.name)
         scaling = self.scalings.get(place)
         if scaling is not None and place not in self._ticking:
-            self._decide(scaling)
+            self._decide_and_look(scaling)
             self._watch(scaling)
-            self.look(scaling.key)
+            # Whoever comes with the first request (a burst) shall not wait for the next tick.
+            self.clock.call_later(SECOND_LOOK_SECONDS, self._decide_and_look, scaling)
 
     def pods_found(self, revision: Key) -> None:
         """Pods take requests now that could not be reached before."""
@@ -135,12 +142,17 @@ class PodAutoscalerController(Controller):
     def _tick(self) -> None:
         self._timer = None
         for scaling in list(self._ticking.values()):
-            try:
-                self._decide(scaling)
-                self.look(scaling.key)
-            except Exception:
-                log.exception("cannot scale %s", scaling.key)
+            self._decide_and_look(scaling)
         self._plan_tick()
+
+    def _decide_and_look(self, scaling: Scaling) -> None:
+        if self._stopped:
+            return
+        try:
+            self._decide(scaling)
+            self.look(scaling.key)
+        except Exception:
+            log.exception("cannot scale %s", scaling.key)
 
     def _plan_tick(self) -> None:
         if self._timer is None and self._ticking and not self._stopped:
@@ -165,7 +177,7 @@ class PodAutoscalerController(Controller):
         """Bring replicas, ServerlessService and status in line with the last decision."""
         autoscaler = self.store.find_key(key)
         place = (key.namespace, key.name)
-        if autoscaler is None or is_deleting(autoscaler):
+        if autoscaler is None or is_deleting(autoscaler) or not self.accepts(autoscaler):
             self.scalings.pop(place, None)
             self._ticking.pop(place, None)
             return
@@ -230,7 +242,8 @@ class PodAutoscalerController(Controller):
         config = self._config.autoscaler
         desired = scaling.desired
         if _class_of(autoscaler, config) == settings.HPA:
-            desired = max(1, desired)
+            # Nothing measures CPU or memory for it here: it keeps to its bounds, and above zero.
+            desired = 1
         elif desired < 0 and not _is(conditions, "Unknown"):
             return desired
         least, most = scale_bounds(autoscaler, config)
