@@ -5,8 +5,9 @@ Two sources, neither needed at run time:
 * `--definitions`: the JSON schema definitions of a Kubernetes release, as the package
   `kubernetes-validate` ships them (`kubernetes-json-schema/v1.34.0-local/_definitions.json`):
   fields, types, descriptions, list types and keys, patch strategies and merge keys.
-* `--binary`: any Go program that links k8s.io/api, such as kubectl: its embedded protobuf file
-  descriptors give the field numbers, its type information tells pointers from values.
+* `--binary` (may be repeated): Go programs that link k8s.io/api and k8s.io/apiextensions-apiserver,
+  such as kubectl: embedded protobuf file descriptors give the field numbers, type information
+  tells pointers from values.
 
     python tools/core_schema.py --definitions …/_definitions.json --binary $(command -v kubectl)
 """
@@ -63,12 +64,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--definitions", type=Path, required=True)
-    parser.add_argument("--binary", type=Path, required=True)
+    parser.add_argument("--binary", type=Path, required=True, action="append")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     source = json.loads(arguments.definitions.read_text())
     definitions = openapi_definitions(source.get("$defs") or source["definitions"])
-    messages = protobuf_messages(arguments.binary.read_bytes(), definitions)
+    messages = protobuf_messages([file.read_bytes() for file in arguments.binary], definitions)
     table = {"definitions": definitions, "messages": messages}
     text = json.dumps(table, separators=(",", ":"), sort_keys=True).encode()
     arguments.output.write_bytes(gzip.compress(text, 9, mtime=0))
@@ -166,16 +167,19 @@ _SCALARS = {
 }  # fmt: skip
 
 
-def protobuf_messages(binary: bytes, definitions: dict[str, Any]) -> dict[str, Any]:
+def protobuf_messages(binaries: list[bytes], definitions: dict[str, Any]) -> dict[str, Any]:
     """Per message: field number → [JSON name ("" when inlined), kind, repeated, message, pointer].
 
     Kinds: string, bytes, bool, int, double, message, map (message: the entry's).
     """
-    pointers = go_binary.pointer_fields(binary)
+    pointers: dict[str, frozenset[str]] = {}
     messages: dict[str, Any] = {}
-    for file in go_binary.file_descriptors(binary):
-        for message in _messages(file.package, file.message_type):
-            messages[message[0]] = message[1]
+    for binary in binaries:  # what the first one has, counts
+        for name, fields in go_binary.pointer_fields(binary).items():
+            pointers.setdefault(name, fields)
+        for file in go_binary.file_descriptors(binary):
+            for message in _messages(_package(file.package), file.message_type):
+                messages.setdefault(*message)
     result: dict[str, Any] = {}
     wanted = [_proto_name(name) for name in definitions] + [
         "k8s.io.apimachinery.pkg.apis.meta.v1.MicroTime",
@@ -188,8 +192,14 @@ def protobuf_messages(binary: bytes, definitions: dict[str, Any]) -> dict[str, A
             definition = definitions.get(_openapi_name(name), {})
             fields = _fields(messages[name], definition, pointers.get(name, frozenset()))
             result[_openapi_name(name)] = fields
-            wanted += [field.type_name.lstrip(".") for field in messages[name].field]
+            wanted += [_package(field.type_name.lstrip(".")) for field in messages[name].field]
     return result
+
+
+def _package(name: str) -> str:
+    """Programs that vendor the package in another place name it after that."""
+    name = name.removeprefix("k8s.io.kubernetes.vendor.")
+    return name.replace("apiextensions_apiserver", "apiextensions-apiserver")
 
 
 def _messages(prefix: str, messages: Any) -> Any:
@@ -213,13 +223,14 @@ def _fields(message: Any, definition: dict[str, Any], pointers: frozenset[str]) 
     fields: dict[str, Any] = {}
     for field in message.field:
         repeated = field.label == 3
-        type_name = field.type_name.lstrip(".")
+        type_name = _package(field.type_name.lstrip("."))
         kind = _SCALARS.get(field.type, "message")
         if type_name.rpartition(".")[2] in entries:
             kind, repeated = "map", False
         name = field.name
         if properties is not None and name not in properties:
-            same = [known for known in properties if known.lower() == name.lower()]
+            names = (name.lower(), f"${name.lower()}", _extension(name))
+            same = [known for known in properties if known.lower() in names]
             if same:
                 name = same[0]  # `aPIGroup` in protobuf is `apiGroup` in JSON
             elif kind == "message" and not repeated:
@@ -230,6 +241,11 @@ def _fields(message: Any, definition: dict[str, Any], pointers: frozenset[str]) 
             name, kind, int(repeated), _openapi_name(type_name), int(field.name in pointers)
         ]  # fmt: skip
     return fields
+
+
+def _extension(name: str) -> str:
+    """`x-kubernetes-list-type` for `xKubernetesListType`."""
+    return re.sub(r"[A-Z]", lambda match: f"-{match.group().lower()}", name)
 
 
 if __name__ == "__main__":

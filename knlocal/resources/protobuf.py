@@ -184,6 +184,34 @@ def _items(data: bytes) -> list[str]:
     return [_text(_bytes(value)) for number, value in _wire(data) if number == 1]
 
 
+_EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+
+
+def _schema(data: bytes) -> Any:
+    return decode_message(_EXTENSIONS + "JSONSchemaProps", data)
+
+
+def _schema_or_bool(data: bytes) -> Any:
+    values = dict(_wire(data))
+    return _schema(_bytes(values[2])) if 2 in values else bool(values.get(1, 0))
+
+
+def _schema_or_array(data: bytes) -> Any:
+    values = list(_wire(data))
+    for number, value in values:
+        if number == 1:
+            return _schema(_bytes(value))
+    return [_schema(_bytes(value)) for number, value in values if number == 2]
+
+
+def _schema_or_strings(data: bytes) -> Any:
+    values = list(_wire(data))
+    for number, value in values:
+        if number == 1:
+            return _schema(_bytes(value))
+    return [_text(_bytes(value)) for number, value in values if number == 2]
+
+
 _SPECIAL: dict[str, Callable[[bytes], Any]] = {
     META + "Time": _time,
     META + "MicroTime": _micro_time,
@@ -195,6 +223,10 @@ _SPECIAL: dict[str, Callable[[bytes], Any]] = {
     "io.k8s.api.authentication.v1.ExtraValue": _items,
     "io.k8s.api.authorization.v1.ExtraValue": _items,
     "io.k8s.api.certificates.v1.ExtraValue": _items,
+    _EXTENSIONS + "JSON": _raw_json,
+    _EXTENSIONS + "JSONSchemaPropsOrBool": _schema_or_bool,
+    _EXTENSIONS + "JSONSchemaPropsOrArray": _schema_or_array,
+    _EXTENSIONS + "JSONSchemaPropsOrStringArray": _schema_or_strings,
 }
 
 

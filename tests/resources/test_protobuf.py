@@ -108,6 +108,27 @@ def test_probes_carry_their_handler_inline() -> None:
     }  # fmt: skip
 
 
+def test_a_crd_keeps_its_schema() -> None:
+    any_map = number(38, 1) + chunk(30, number(1, 1))
+    of_strings = chunk(5, "array") + chunk(24, chunk(1, chunk(5, "string")))
+    colour = chunk(5, "string") + chunk(8, chunk(1, '"red"')) + chunk(20, chunk(1, '"red"'))
+    properties = (
+        chunk(29, chunk(1, "any") + chunk(2, any_map))
+        + chunk(29, chunk(1, "words") + chunk(2, of_strings))
+        + chunk(29, chunk(1, "colour") + chunk(2, colour))
+    )
+    version = chunk(1, "v1") + number(2, 1) + number(3, 1) + chunk(4, chunk(1, properties))
+    raw = go_meta("things.example.com") + chunk(2, chunk(1, "example.com") + chunk(7, version))
+    obj = decode(enveloped("apiextensions.k8s.io/v1", "CustomResourceDefinition", raw))
+    [shown] = obj["spec"]["versions"]
+    assert (shown["served"], shown["storage"]) == (True, True)
+    assert shown["schema"]["openAPIV3Schema"]["properties"] == {
+        "any": {"x-kubernetes-preserve-unknown-fields": True, "additionalProperties": True},
+        "words": {"type": "array", "items": {"type": "string"}},
+        "colour": {"type": "string", "default": "red", "enum": ["red"]},
+    }
+
+
 def test_json_may_come_in_the_envelope() -> None:
     inner = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
     body = enveloped("v1", "ConfigMap", json.dumps(inner).encode(), "application/json")
