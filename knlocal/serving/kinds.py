@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from knlocal.resources.base import GroupKind
+from knlocal.resources.serving import keys
 
-SERVING = "serving.knative.dev"
+SERVING = keys.GROUP
 
 SERVICE = GroupKind(SERVING, "Service")
 CONFIGURATION = GroupKind(SERVING, "Configuration")
@@ -31,40 +32,38 @@ SYSTEM_NAMESPACE = "knative-serving"
 
 # -- labels (knative.dev/serving/pkg/apis/serving/register.go) ------------------------------------
 
-SERVICE_LABEL = f"{SERVING}/service"
-SERVICE_UID_LABEL = f"{SERVING}/serviceUID"
-CONFIGURATION_LABEL = f"{SERVING}/configuration"
-CONFIGURATION_GENERATION_LABEL = f"{SERVING}/configurationGeneration"
-CONFIGURATION_UID_LABEL = f"{SERVING}/configurationUID"
-REVISION_LABEL = f"{SERVING}/revision"
-REVISION_UID_LABEL = f"{SERVING}/revisionUID"
-ROUTE_LABEL = f"{SERVING}/route"
+SERVICE_LABEL = keys.SERVICE_LABEL
+SERVICE_UID_LABEL = keys.SERVICE_UID_LABEL
+CONFIGURATION_LABEL = keys.CONFIGURATION_LABEL
+CONFIGURATION_GENERATION_LABEL = keys.CONFIGURATION_GENERATION_LABEL
+CONFIGURATION_UID_LABEL = keys.CONFIGURATION_UID_LABEL
+REVISION_LABEL = keys.REVISION_LABEL
+REVISION_UID_LABEL = keys.REVISION_UID_LABEL
+ROUTE_LABEL = keys.ROUTE_LABEL
+ROUTING_STATE_LABEL = keys.ROUTING_STATE_LABEL
+VISIBILITY_LABEL = keys.VISIBILITY_LABEL
+CLUSTER_LOCAL = keys.VISIBILITY_CLUSTER_LOCAL
 ROUTE_NAMESPACE_LABEL = f"{SERVING}/routeNamespace"
-ROUTING_STATE_LABEL = f"{SERVING}/routingState"
 DOMAIN_MAPPING_UID_LABEL = f"{SERVING}/domainMappingUID"
 DOMAIN_MAPPING_NAMESPACE_LABEL = f"{SERVING}/domainMappingNamespace"
-VISIBILITY_LABEL = "networking.knative.dev/visibility"
-CLUSTER_LOCAL = "cluster-local"
 SERVICE_TYPE_LABEL = "networking.internal.knative.dev/serviceType"
 SERVERLESS_SERVICE_LABEL = "networking.internal.knative.dev/serverlessservice"
 
 # -- annotations ----------------------------------------------------------------------------------
 
-CREATOR = f"{SERVING}/creator"
-LAST_MODIFIER = f"{SERVING}/lastModifier"
-ROUTES = f"{SERVING}/routes"
-ROUTING_STATE_MODIFIED = f"{SERVING}/routingStateModified"
+CREATOR = keys.CREATOR_ANNOTATION
+LAST_MODIFIER = keys.LAST_MODIFIER_ANNOTATION
+ROUTES = keys.ROUTES_ANNOTATION
+ROUTING_STATE_MODIFIED = keys.ROUTING_STATE_MODIFIED_ANNOTATION
+NO_GC = keys.NO_GC_ANNOTATION
+ROLLOUT_DURATION = keys.ROLLOUT_DURATION
+PROGRESS_DEADLINE = keys.PROGRESS_DEADLINE
 LAST_PINNED = f"{SERVING}/lastPinned"
-NO_GC = f"{SERVING}/no-gc"
-ROLLOUT_DURATION = (f"{SERVING}/rollout-duration", f"{SERVING}/rolloutDuration")
-PROGRESS_DEADLINE = (f"{SERVING}/progress-deadline", f"{SERVING}/progressDeadline")
 ROLLOUT = "networking.internal.knative.dev/rollout"
 INGRESS_CLASS = "networking.knative.dev/ingress-class"
 HTTP_PROTOCOL = ("networking.knative.dev/http-protocol", "networking.knative.dev/httpProtocol")
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
-
-AUTOSCALING = "autoscaling.knative.dev"
 
 # -- knlocal's own --------------------------------------------------------------------------------
 

@@ -190,15 +190,11 @@ class RouteController(Controller):
         return rollout
 
     def _rollout_seconds(self, route: Obj) -> float:
-        for name in ROLLOUT_DURATION:
-            text = annotations_of(route).get(name)
-            if text:
-                try:
-                    seconds = duration.parse(text)
-                except ValueError:
-                    continue
-                return seconds or float(self._config.network.rollout_duration)
-        return float(self._config.network.rollout_duration)
+        try:
+            own = duration.parse(ROLLOUT_DURATION.value(annotations_of(route)) or "0s")
+        except ValueError:
+            own = 0.0
+        return own or float(self._config.network.rollout_duration)
 
     def _show_rollout(self, route: Obj, rollout: Rollout, conditions: Conditions) -> Requeue | None:
         if rollout.done:

@@ -126,7 +126,7 @@ def make_configuration(service: Obj) -> Obj:
     annotations = {
         name: value
         for name, value in annotations_of(service).items()
-        if name != LAST_APPLIED and name not in ROLLOUT_DURATION
+        if name != LAST_APPLIED and name not in ROLLOUT_DURATION.spellings
     }
     return {
         "apiVersion": service["apiVersion"],

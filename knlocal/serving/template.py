@@ -77,11 +77,10 @@ def make_deployment(revision: Obj, config: Config, replicas: int) -> Obj:
 
 def progress_deadline(revision: Obj, config: Config) -> int:
     """Seconds (behaviour B85)."""
-    for name in PROGRESS_DEADLINE:
-        try:
-            return int(duration.parse(annotations_of(revision)[name]))
-        except (KeyError, ValueError):
-            continue
+    try:
+        return int(duration.parse(PROGRESS_DEADLINE.value(annotations_of(revision)) or ""))
+    except ValueError:
+        pass
     return int(config.deployment.progress_deadline)
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from knlocal.resources import duration
+from knlocal.resources.serving import keys
+from knlocal.resources.serving.keys import AnnotationKey
 from knlocal.resources.settings import Autoscaler
 from knlocal.serving.autoscaling.windows import MaxWindow
-from knlocal.serving.kinds import AUTOSCALING
 
 Metric = Literal["concurrency", "rps"]
 
@@ -52,34 +53,34 @@ class DeciderSpec:
         reachable: bool,
     ) -> DeciderSpec:
         """The spec for a PodAutoscaler's annotations (already validated; nonsense is ignored)."""
-        metric: Metric = "rps" if annotation(annotations, "metric") == "rps" else "concurrency"
+        metric: Metric = "rps" if keys.METRIC.value(annotations) == "rps" else "concurrency"
         target, total = _target(annotations, container_concurrency, metric, defaults)
-        window = seconds_annotation(annotations, "window", defaults.stable_window)
+        window = seconds_annotation(annotations, keys.WINDOW, defaults.stable_window)
         panic_share = _number(
-            annotations, "panic-window-percentage", defaults.panic_window_percentage
+            annotations, keys.PANIC_WINDOW_PERCENTAGE, defaults.panic_window_percentage
         )
         threshold = _number(
-            annotations, "panic-threshold-percentage", defaults.panic_threshold_percentage
+            annotations, keys.PANIC_THRESHOLD_PERCENTAGE, defaults.panic_threshold_percentage
         )
         return cls(
             metric=metric,
             target=target,
             total=total,
             target_burst_capacity=_number(
-                annotations, "target-burst-capacity", defaults.target_burst_capacity
+                annotations, keys.TARGET_BURST_CAPACITY, defaults.target_burst_capacity
             ),
             stable_window=window,
             panic_window=max(1.0, math.floor(window * panic_share / 100 + 0.5)),
             panic_threshold=threshold / 100,
             max_scale_up_rate=defaults.max_scale_up_rate,
             max_scale_down_rate=defaults.max_scale_down_rate,
-            activation_scale=int(_number(annotations, "activation-scale", 1)),
+            activation_scale=int(_number(annotations, keys.ACTIVATION_SCALE, 1)),
             scale_down_delay=seconds_annotation(
-                annotations, "scale-down-delay", defaults.scale_down_delay
+                annotations, keys.SCALE_DOWN_DELAY, defaults.scale_down_delay
             ),
             reachable=reachable,
             activator_capacity=defaults.activator_capacity,
-            aggregation=annotation(annotations, "metric-aggregation-algorithm") or "linear",
+            aggregation=keys.METRIC_AGGREGATION_ALGORITHM.value(annotations) or "linear",
         )
 
 
@@ -182,14 +183,14 @@ def _target(
     metric: Metric,
     defaults: Autoscaler,
 ) -> tuple[float, float]:
-    share = _number(annotations, "target-utilization-percentage", -1.0) / 100
+    share = _number(annotations, keys.TARGET_UTILIZATION_PERCENTAGE, -1.0) / 100
     if share <= 0:
         share = defaults.container_concurrency_target_fraction
     if metric == "rps":
-        total = _number(annotations, "target", defaults.requests_per_second_target_default)
+        total = _number(annotations, keys.TARGET, defaults.requests_per_second_target_default)
     else:
         total = container_concurrency or defaults.container_concurrency_target_default
-        asked = _number(annotations, "target", 0.0)
+        asked = _number(annotations, keys.TARGET, 0.0)
         if asked:
             total = min(asked, container_concurrency) if container_concurrency else asked
     return max(0.01, total * share), total
@@ -198,35 +199,25 @@ def _target(
 # -- annotations ----------------------------------------------------------------------------------
 
 
-def annotation(annotations: Mapping[str, str], name: str) -> str | None:
-    """An `autoscaling.knative.dev/<name>` annotation, in kebab or camel case (behaviour B52)."""
-    value = annotations.get(f"{AUTOSCALING}/{name}")
-    if value is None:
-        head, *rest = name.split("-")
-        camel = head + "".join(word.capitalize() for word in rest)
-        value = annotations.get(f"{AUTOSCALING}/{camel}")
-    return value
-
-
-def _number(annotations: Mapping[str, str], name: str, default: float) -> float:
+def _number(annotations: Mapping[str, str], key: AnnotationKey, default: float) -> float:
     try:
-        return float(annotation(annotations, name) or default)
+        return float(key.value(annotations) or default)
     except ValueError:
         return default
 
 
-def seconds_annotation(annotations: Mapping[str, str], name: str, default: float) -> float:
+def seconds_annotation(annotations: Mapping[str, str], key: AnnotationKey, default: float) -> float:
     """A duration annotation in seconds, or `default`."""
-    text = annotation(annotations, name)
+    text = key.value(annotations)
     try:
         return duration.parse(text) if text else default
     except ValueError:
         return default
 
 
-def whole_number(annotations: Mapping[str, str], name: str) -> int | None:
+def whole_number(annotations: Mapping[str, str], key: AnnotationKey) -> int | None:
     """An integer annotation, or None when it is not there (or not a number)."""
     try:
-        return int(annotation(annotations, name) or "")
+        return int(key.value(annotations) or "")
     except ValueError:
         return None

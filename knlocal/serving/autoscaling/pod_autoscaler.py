@@ -28,6 +28,7 @@ from knlocal.resources.base import (
     spec_of,
     status_of,
 )
+from knlocal.resources.serving import keys
 from knlocal.serving.activator.registry import Activator
 from knlocal.serving.activator.revision import RevisionBackend
 from knlocal.serving.autoscaling.kpa import (
@@ -36,7 +37,6 @@ from knlocal.serving.autoscaling.kpa import (
     Decision,
     Observation,
     activator_count,
-    annotation,
     seconds_annotation,
 )
 from knlocal.serving.autoscaling.scale_bounds import (
@@ -286,7 +286,7 @@ class PodAutoscalerController(Controller):
         if spec_of(autoscaler).get("reachability") != "Unreachable":
             retention = seconds_annotation(
                 annotations_of(autoscaler),
-                "scale-to-zero-pod-retention-period",
+                keys.SCALE_TO_ZERO_POD_RETENTION_PERIOD,
                 config.scale_to_zero_pod_retention_period,
             )
         grace = config.scale_to_zero_grace_period
@@ -401,7 +401,7 @@ def _windows(spec: DeciderSpec) -> tuple[float, float, str]:
 
 
 def _class_of(autoscaler: Obj, config: settings.Autoscaler) -> str:
-    return annotation(annotations_of(autoscaler), "class") or config.pod_autoscaler_class
+    return keys.CLASS.value(annotations_of(autoscaler)) or config.pod_autoscaler_class
 
 
 def _child_metadata(autoscaler: Obj) -> Obj:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from knlocal.resources.base import Obj, annotations_of, spec_of
+from knlocal.resources.serving import keys
 from knlocal.resources.settings import Autoscaler
 from knlocal.serving.autoscaling.kpa import whole_number
 
 
 def initial_scale(obj: Obj, settings: Autoscaler) -> int:
     """Pods of a new revision, from the annotations of the revision or its PodAutoscaler."""
-    own = whole_number(annotations_of(obj), "initial-scale")
+    own = whole_number(annotations_of(obj), keys.INITIAL_SCALE)
     if own is None or (own == 0 and not settings.allow_zero_initial_scale):
         return settings.initial_scale
     return own
@@ -35,7 +36,7 @@ def scale_bounds(autoscaler: Obj, settings: Autoscaler) -> tuple[int, int]:
     annotations = annotations_of(autoscaler)
     least = 0
     if spec_of(autoscaler).get("reachability") != "Unreachable":
-        own = whole_number(annotations, "min-scale")
+        own = whole_number(annotations, keys.MIN_SCALE)
         least = settings.min_scale if own is None else own
-    most = whole_number(annotations, "max-scale")
+    most = whole_number(annotations, keys.MAX_SCALE)
     return least, settings.max_scale if most is None else most
