@@ -1,11 +1,11 @@
 /* The two ends of the eventing benchmarks, compiled so that they cost next to nothing.
  *
- *   events sink PORT                                  answers 202 to every POST and counts them;
- *                                                     GET answers "<count> <nanoseconds of the last>"
+ *   events sink PORT      answers 202 to every POST, and counts; GET answers
+ *                         "<count> <p50 us> <out of order>" and starts anew: microseconds from the
+ *                         moment in Ce-Sent to the arrival, and how often Ce-Id went back
  *   events send PORT TARGET HOST CONNECTIONS SECONDS [COUNT]
- *                                                     posts events over keep-alive connections, each
- *                                                     waiting for its answer; prints
- *                                                     "<accepted> <refused> <seconds> <p50 us> <p99 us>"
+ *                         posts events over keep-alive connections, each waiting for its answer;
+ *                         prints "<accepted> <refused> <seconds> <p50 us> <p99 us>"
  *
  * `send` stops after SECONDS or, when given, after COUNT accepted events. Refused ones (any status
  * but 2xx) are sent again after a pause of a millisecond.
@@ -66,6 +66,17 @@ static size_t message(struct end *e) {
   return size + body;
 }
 
+/* The number in a header of the message at the start of `in`, or -1. */
+static long long number(struct end *e, const char *name) {
+  char *head = strstr(e->in, "\r\n\r\n"), *field = strcasestr(e->in, name);
+  return field && field < head ? atoll(field + strlen(name)) : -1;
+}
+
+static int by_size(const void *a, const void *b) {
+  int x = *(const int *)a, y = *(const int *)b;
+  return (x > y) - (x < y);
+}
+
 static void drop(struct end *e, size_t size) {
   e->length -= size;
   memmove(e->in, e->in + size, e->length);
@@ -80,7 +91,8 @@ static void sink(int port) {
   int poll = epoll_create1(0);
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, ready[256];
   epoll_ctl(poll, EPOLL_CTL_ADD, door, &event);
-  long long count = 0, last = 0;
+  long long count = 0, sampled = 0, before = -1, disorder = 0;
+  int *samples = malloc(SAMPLES * sizeof *samples);
   for (;;) {
     int n = epoll_wait(poll, ready, 256, -1);
     for (int i = 0; i < n; i++) {
@@ -112,12 +124,20 @@ static void sink(int port) {
         char answer[128];
         int length;
         if (e->in[0] == 'P') {
+          long long sent = number(e, "\r\nce-sent:"), id = number(e, "\r\nce-id:");
           count++;
-          last = now();
+          if (sent > 0) samples[sampled++ % SAMPLES] = (int)((now() - sent) / 1000);
+          if (id < before) disorder++;
+          before = id;
           length = sprintf(answer, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
         } else {
           char text[64];
-          int body = sprintf(text, "%lld %lld", count, last);
+          if (sampled > SAMPLES) sampled = SAMPLES;
+          qsort(samples, sampled, sizeof *samples, by_size);
+          int median = sampled ? samples[sampled / 2] : 0;
+          int body = sprintf(text, "%lld %d %lld", count, median, disorder);
+          sampled = disorder = 0;
+          before = -1;
           length = sprintf(answer, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", body, text);
         }
         drop(e, size);
@@ -133,19 +153,15 @@ static long long serial;
 static void post(struct end *e) {
   static const char data[] = "{\"order\": 4711, \"customer\": \"c-17\", \"total\": 12.50}";
   char request[2048];
+  e->began = now();
   int length = sprintf(
       request,
       "POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: events\r\nContent-Type: application/json\r\n"
       "Ce-Specversion: 1.0\r\nCe-Type: order.created\r\nCe-Source: /benchmark/sender\r\n"
-      "Ce-Id: %lld\r\nCe-Time: 2026-01-01T00:00:00.000000Z\r\nContent-Length: %zu\r\n\r\n%s",
-      target, host, ++serial, sizeof data - 1, data);
-  e->began = now();
+      "Ce-Id: %lld\r\nCe-Time: 2026-01-01T00:00:00.000000Z\r\nCe-Sent: %lld\r\n"
+      "Content-Length: %zu\r\n\r\n%s",
+      target, host, ++serial, e->began, sizeof data - 1, data);
   if (write(e->fd, request, length) != length) die("cannot send");
-}
-
-static int by_size(const void *a, const void *b) {
-  long long x = *(const int *)a, y = *(const int *)b;
-  return (x > y) - (x < y);
 }
 
 static void send_events(int port, int connections, double seconds, long long most) {
