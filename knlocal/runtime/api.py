@@ -263,6 +263,11 @@ class Runtime(ABC):
     async def termination_message(self, pod: PodId, container: str) -> str:
         """What the container wrote to its termination message path ("" when nothing)."""
 
+    async def hears_sigterm(self, pod: PodId, container: str) -> bool:
+        """False when the container's program is known to ignore SIGTERM, so that waiting for it to
+        end would be in vain. True when that cannot be told."""
+        return True
+
     # -- looking inside -----------------------------------------------------------------------
 
     @abstractmethod

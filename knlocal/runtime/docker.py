@@ -49,6 +49,7 @@ from knlocal.runtime.docker_make import (
 )
 from knlocal.runtime.docker_pods import HeldPod, Pods
 from knlocal.runtime.docker_stats import Usage
+from knlocal.runtime.signals import hears_sigterm
 from knlocal.runtime.termination import TerminationLogs
 from knlocal.runtime.unbroken import Unbroken
 
@@ -332,6 +333,13 @@ class DockerRuntime(Runtime):
 
     async def termination_message(self, pod: PodId, container: str) -> str:
         return self._messages.read(pod, container)
+
+    async def hears_sigterm(self, pod: PodId, container: str) -> bool:
+        held = await self._held(pod)
+        if held is None or container not in held.containers or not self._engine.endpoint.local:
+            return True
+        shown = await inspect(self._engine, held.containers[container].id) or {}
+        return hears_sigterm(int((shown.get("State") or {}).get("Pid") or 0))
 
     # -- looking inside -----------------------------------------------------------------------
 

@@ -8,14 +8,14 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from knlocal.resources.base import annotations_of, is_deleting, uid_of
+from knlocal.resources.base import annotations_of, is_deleting, labels_of, uid_of
 from knlocal.resources.status import NotFound, StatusError
 from knlocal.runtime.api import EngineUnavailable, RuntimeFailure
 from knlocal.workloads.containers import Container
 from knlocal.workloads.grace import Grace
 from knlocal.workloads.lifecycle import run_hook
 from knlocal.workloads.podstatus import is_terminal
-from knlocal.workloads.terms import DRAIN, POD
+from knlocal.workloads.terms import DRAIN, POD, SERVING_REVISION
 
 if TYPE_CHECKING:
     from knlocal.workloads.podworker import PodWorker
@@ -42,6 +42,8 @@ class PodEnding:
         self._grace = Grace(worker.node.machine_clock, seconds)
         self._began = worker.node.machine_clock.monotonic()
         self._stopping = False
+        self._drained = False
+        """Every drain hook has ended: no request is in flight."""
         self._task = asyncio.create_task(self._run(operations), name=f"end {worker.id.name}")
 
     @property
@@ -90,11 +92,14 @@ class PodEnding:
         pod = self._worker.pod
         if self._forced or not self._running() or annotations_of(pod).get(DRAIN) == "false":
             return
+        drained = True
         for hook in self._node.drain_hooks:
             try:
-                await self._grace.bound(hook(pod))
+                drained = await self._grace.bound(hook(pod)) and drained
             except Exception:
                 log.exception("pod %s: a drain hook failed", self._worker.id.name)
+                drained = False
+        self._drained = drained and bool(self._node.drain_hooks)
 
     async def _retained(self) -> bool:
         """Whether somebody keeps the containers (a frozen standby)."""
@@ -131,11 +136,23 @@ class PodEnding:
             )  # fmt: skip
             await self._grace.bound(hook)
         least = 0.0 if self._forced else min(_LEAST_GRACE, self._seconds_wanted())
-        await self._persist(
-            lambda: self._node.runtime.stop_container(
-                worker.id, container.name, max(self._grace.left, least)
-            )
-        )
+        deaf = await self._is_deaf(container)
+
+        def stop() -> Awaitable[None]:
+            seconds = 0.0 if deaf else max(self._grace.left, least)
+            return self._node.runtime.stop_container(worker.id, container.name, seconds)
+
+        await self._persist(stop)
+
+    async def _is_deaf(self, container: Container) -> bool:
+        """A drained serving pod whose program ignores SIGTERM: Knative would wait its whole grace
+        (the request timeout, 300 s) and then kill it. The end is the same, so it comes now."""
+        if not self._drained or not labels_of(self._worker.pod).get(SERVING_REVISION):
+            return False
+        try:
+            return not await self._node.runtime.hears_sigterm(self._worker.id, container.name)
+        except RuntimeFailure:
+            return False
 
     def _seconds_wanted(self) -> float:
         metadata = self._worker.pod["metadata"]

@@ -13,7 +13,7 @@ from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.replicasets import ReplicaSetController
 from knlocal.workloads.standby import Standbys
-from tests.workloads.conftest import Cluster, is_ready
+from tests.workloads.conftest import SERVER, Cluster, is_ready
 
 DEPLOYMENT = GroupKind("apps", "Deployment")
 REPLICA_SET = GroupKind("apps", "ReplicaSet")
@@ -252,3 +252,26 @@ async def test_a_standby_knows_the_latest_configuration(cluster: Cluster, found:
     await complete(cluster, 1)
     _, body = await cluster.get(live(cluster)[0]["metadata"]["name"])
     assert body.startswith("new ")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+async def test_a_drained_serving_pod_that_ignores_the_signal_is_not_waited_for(
+    cluster: Cluster,
+) -> None:
+    async def drained(_pod: Obj) -> None: ...
+
+    cluster.kubelet.drain_hooks.append(drained)
+    deaf = SERVER.replace("signal.signal(signal.SIGTERM, lambda *_: os._exit(0))", "")
+    one = cluster.container("app", deaf, readinessProbe={"tcpSocket": {"port": 8080}})
+    cluster.create(
+        cluster.pod(
+            "web",
+            containers=[one],
+            terminationGracePeriodSeconds=300,
+            metadata={"labels": {"serving.knative.dev/revision": "web"}},
+        )
+    )
+    await cluster.running("web")
+    cluster.store.delete(POD, "default", "web")
+    await cluster.gone("web")
