@@ -35,8 +35,10 @@ class GarbageCollector:
         if event.type == "DELETED":
             self._store.clock.call_later(0, self._owner_gone, metadata["uid"])
             for reference in metadata.get("ownerReferences") or ():
-                owner = _owner_key(reference, event.namespace)
-                self._store.clock.call_later(0, self._look, owner)
+                # A reference does not say whether its owner lives in a namespace.
+                for namespace in {event.namespace, ""}:
+                    owner = _owner_key(reference, namespace)
+                    self._store.clock.call_later(0, self._look, owner)
         elif is_deleting(event.obj) or metadata.get("ownerReferences"):
             self._store.clock.call_later(0, self._look, key_of(event.obj))
 

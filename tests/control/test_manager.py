@@ -34,10 +34,9 @@ def clock() -> VirtualClock:
 def store(clock: VirtualClock) -> Store:
     core = [plain("", k, is_custom=False) for k in ("ConfigMap", "ServiceAccount", "Event")]
     space = plain("", "Namespace", namespaced=False, is_custom=False)
-    store = Store(
-        KindRegistry([space, *core, plain("example.dev", "Widget"), plain("example.dev", "Part")]),
-        clock,
-    )
+    planet = plain("example.dev", "Planet", namespaced=False)
+    own = [plain("example.dev", "Widget"), plain("example.dev", "Part"), planet]
+    store = Store(KindRegistry([space, *core, *own]), clock)
     store.admission.append(admit_namespace)
     store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
     return store
@@ -195,6 +194,23 @@ async def test_children_go_before_their_owner_in_the_foreground(store, clock, co
     store.modify(PART, "default", "p", lambda o: o["metadata"]["finalizers"].clear())
     await clock.advance(0)
     assert store.find(WIDGET, "default", "one") is None
+
+
+async def test_an_owner_outside_namespaces_waits_for_its_children_too(
+    store, clock, collector
+) -> None:
+    planet = make("Planet", "earth")
+    del planet["metadata"]["namespace"]
+    child = make("Part", "p", store.create(planet))
+    child["metadata"]["finalizers"] = ["example.dev/hold"]
+    store.create(child)
+    kind = GroupKind("example.dev", "Planet")
+    store.delete(kind, "", "earth", propagation="Foreground")
+    await clock.advance(0)
+    assert store.find(kind, "", "earth") is not None
+    store.modify(PART, "default", "p", lambda o: o["metadata"]["finalizers"].clear())
+    await clock.advance(0)
+    assert store.find(kind, "", "earth") is None
 
 
 async def test_an_object_whose_owner_never_existed_is_collected(store, clock, collector) -> None:
