@@ -6,6 +6,7 @@ from knlocal.resources.base import GroupKind
 from knlocal.resources.serving import keys
 
 SERVING = keys.GROUP
+AUTOSCALING = keys.AUTOSCALING_GROUP
 
 SERVICE = GroupKind(SERVING, "Service")
 CONFIGURATION = GroupKind(SERVING, "Configuration")

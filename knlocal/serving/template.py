@@ -16,6 +16,7 @@ from knlocal.resources.base import Obj, annotations_of, copy, labels_of, owner_r
 from knlocal.resources.names import child_name
 from knlocal.serving.config import Config
 from knlocal.serving.kinds import (
+    AUTOSCALING,
     CONFIGURATION_LABEL,
     DEFAULT_CONTAINER,
     DEFAULT_USER_PORT,
@@ -46,9 +47,10 @@ def make_deployment(revision: Obj, config: Config, replicas: int) -> Obj:
     labels = child_labels(revision)
     annotations = child_annotations(revision)
     uid = revision["metadata"]["uid"]
-    template_annotations = annotations | {
-        DEFAULT_CONTAINER: serving_container(spec_of(revision))["name"]
-    }
+    # Scale settings may change on a live revision, which is no reason to restart its pods.
+    template_annotations = {
+        k: v for k, v in annotations.items() if not k.startswith(f"{AUTOSCALING}/")
+    } | {DEFAULT_CONTAINER: serving_container(spec_of(revision))["name"]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

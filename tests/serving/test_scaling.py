@@ -118,6 +118,7 @@ async def test_min_scale_changed_on_a_live_revision_counts_at_once(world: World)
         lambda r: r["metadata"]["annotations"].pop(key),
     )
     assert key not in world.autoscaler()["metadata"]["annotations"]
+    assert world.deployment()["metadata"]["generation"] == 2  # replicas only: no pod is restarted
     await world.clock.advance(130)
     assert world.replicas() == 0
 
