@@ -33,9 +33,12 @@ from knlocal.control.garbage import GarbageCollector
 from knlocal.control.manager import Manager
 from knlocal.control.namespaces import NamespaceController, admit_namespace
 from knlocal.eventing import Addresses, Eventing
-from knlocal.gateway import Gateway, HttpClient, Pool, RouteTable
+from knlocal.eventing.plane import compiled_filter
+from knlocal.gateway import Gateway, HttpClient, Pool, Route, RouteTable
+from knlocal.gateway.by_path import ByPath, by_path
 from knlocal.gateway.dns import DnsServer, DnsUnavailable
 from knlocal.gateway.names import full_names, is_cluster_local
+from knlocal.gateway.routes import INSIDE
 from knlocal.journal import Journal
 from knlocal.project import system
 from knlocal.project.apply import INVENTORY
@@ -241,12 +244,16 @@ class Daemon:
             activator_address=self.internal_host,
         )  # fmt: skip
         self.kubelet.drain_hooks.append(self.serving.drain)
+        addresses = Addresses(self.external_port, self.internal_port, self.domain)
         self.eventing = Eventing(
             self.store, self.client, self.routes, self.destinations, self.journal,
-            addresses=Addresses(self.external_port, self.internal_port, self.domain),
+            addresses=addresses,
             durable=self.home.events,
         )  # fmt: skip
-        self.sources = Sources(self.store, self.client, self.destinations)
+        self.sources = Sources(
+            self.store, self.client, self.destinations, self.routes, addresses, self.journal,
+            make_filter=lambda filters: compiled_filter({"spec": {"filters": filters}}),
+        )  # fmt: skip
         self.garbage = GarbageCollector(self.store)
         self.namespaces = NamespaceController(self.store)
         self.manager = Manager(self.store)
@@ -342,7 +349,10 @@ class Daemon:
         """How pods find cluster-local names: by asking us, or, where nobody may answer on port
         53, by what stands in their /etc/hosts when they start."""
         if not self.on_docker:
-            return PodNetwork()  # processes have the machine's own names
+            # Processes have the machine's own names: cluster-local ones go into a URL's path.
+            here = self.internal_host
+            self.routes.put("daemon/by-path", {here: Route(ByPath(self.routes), INSIDE)})
+            return PodNetwork(local_url=lambda url: by_path(url, here, self.internal_port))
         if self.internal_host != self.host_address:
             return PodNetwork(hosts=self._cluster_names)
         dns = DnsServer(self._lookup, SystemClock())

@@ -14,6 +14,7 @@ from typing import get_args
 from knlocal.gateway.http import Exposure, Handler, Request
 
 BOTH: frozenset[Exposure] = frozenset(get_args(Exposure))
+INSIDE: frozenset[Exposure] = frozenset({"internal"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,6 +66,10 @@ class PingSourceSpec(SourceSpec, total=False):
     dataBase64: str
 
 
+class OldPingSourceSpec(PingSourceSpec, total=False):
+    jsonData: Annotated[str, "JSON, as versions before v1 spelt `data` of that content type."]
+
+
 def _default_ping(obj: Obj, context: AdmissionContext) -> None:
     spec = obj.setdefault("spec", {})
     if not spec.get("schedule"):
@@ -156,7 +160,10 @@ def _data_problem(name: str, text: str, content_type: Any, context: AdmissionCon
 
 def _ping(version: str, *, storage: bool) -> Kind:
     def convert(obj: Obj) -> Obj:
-        return {**obj, "apiVersion": f"{GROUP}/v1"}
+        spec = dict(obj.get("spec") or {})
+        if (data := spec.pop("jsonData", None)) and not spec.get("data"):
+            spec |= {"data": data, "contentType": spec.get("contentType") or "application/json"}
+        return {**obj, "apiVersion": f"{GROUP}/v1", "spec": spec}
 
     def revert(obj: Obj) -> Obj:
         return {**obj, "apiVersion": f"{GROUP}/{version}"}
@@ -168,7 +175,9 @@ def _ping(version: str, *, storage: bool) -> Kind:
         plural="pingsources",
         categories=_CATEGORIES,
         schema=kind_schema(
-            PingSourceSpec, SourceStatus, description="Sends a fixed event on a cron schedule."
+            PingSourceSpec if storage else OldPingSourceSpec,
+            SourceStatus,
+            description="Sends a fixed event on a cron schedule.",
         ),
         columns=(SINK, Column("Schedule", ".spec.schedule"), AGE, READY, REASON),
         webhook=ducks.EVENTING_WEBHOOK,

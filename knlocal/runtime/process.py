@@ -165,7 +165,7 @@ class ProcessRuntime(Runtime):
         held.ran, held.paused, held.pid = True, False, 0
         held.ended, held.plan_hash = asyncio.Event(), labels.plan_hash(one)
         held.cwd = one.local_dir or Path.cwd()
-        held.env = environment(one.env, pod.hostname, pod.id.uid)
+        held.env = environment(one.env, pod.hostname, pod.id.uid, one.mounts)
         as_root = os.geteuid() == 0
         launch = Launch(
             argv=argv,

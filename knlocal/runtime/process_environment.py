@@ -4,7 +4,9 @@ those without which programs do not run (as a container would not see the rest e
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from knlocal.runtime.api import Mount
 
 _KEPT = frozenset(
     {
@@ -53,10 +55,27 @@ _KEPT_PREFIXES = ("LC_", "DYLD_", "XDG_")
 POD_UID = "KNLOCAL_POD_UID"
 
 
-def environment(planned: Mapping[str, str], hostname: str, pod_uid: str) -> dict[str, str]:
+def environment(
+    planned: Mapping[str, str], hostname: str, pod_uid: str, mounts: Sequence[Mount] = ()
+) -> dict[str, str]:
+    """Variables that name a place in a mount name the folder behind it, as nothing is mounted."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
-    return {"PATH": os.defpath, **kept, "HOSTNAME": hostname, **planned, POD_UID: pod_uid}
+    places = {name: _behind(value, mounts) for name, value in planned.items()}
+    return {"PATH": os.defpath, **kept, "HOSTNAME": hostname, **places, POD_UID: pod_uid}
+
+
+def _behind(value: str, mounts: Sequence[Mount]) -> str:
+    """The place on this machine, when `value` is a path in a mount."""
+    for mount in sorted(mounts, key=lambda one: len(one.target), reverse=True):
+        target = mount.target.rstrip("/")
+        if (
+            mount.source is not None
+            and target
+            and (value == target or value.startswith(f"{target}/"))
+        ):
+            return f"{mount.source}{value[len(target) :]}"
+    return value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -13,6 +14,7 @@ from knlocal.control import rbac
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Requeue, Watching
 from knlocal.control.destinations import Destinations
+from knlocal.events import Event
 from knlocal.resources import labels
 from knlocal.resources.base import (
     GroupKind,
@@ -23,36 +25,79 @@ from knlocal.resources.base import (
     group_kind_of,
     key_of,
     labels_of,
-    owner_reference,
     spec_of,
     split_api_version,
-    status_of,
 )
 from knlocal.resources.kinds import Kind
 from knlocal.resources.names import child_name
 from knlocal.sources.base import SourceController
 from knlocal.sources.emit import Emitter, overrides
+from knlocal.sources.shown import hide_deployment, show_deployment
 from knlocal.store.store import NAMESPACE, Store
 from knlocal.store.watch import WatchEvent
 
-DEPLOYMENT = GroupKind("apps", "Deployment")
+log = logging.getLogger(__name__)
+
+CONFIG_MAP = GroupKind("", "ConfigMap")
 SKIP_PERMISSIONS = "features.knative.dev/apiserversource-skip-permissions-check"
 #: The API server as programs in the cluster know it.
 API_SERVER = "https://kubernetes.default.svc"
+#: Changes that may wait for a sink; beyond it new ones are lost, with a word in the log.
+MOST_WAITING = 10_000
 _VERBS = ("get", "list", "watch")
 _CHANGES = {"ADDED": "add", "MODIFIED": "update", "DELETED": "delete"}
 
 
+class EventFilter(Protocol):
+    """A compiled list of subscription filters."""
+
+    def matches(self, attributes: Mapping[str, Any]) -> bool: ...
+
+
+MakeFilter = Callable[[Sequence[Mapping[str, Any]]], EventFilter]
+"""Compiles `spec.filters` (the dialects are eventing's: the daemon brings the two together)."""
+
+
 @dataclass(slots=True)
 class _Running:
-    """One source at work: what it wants, and the changes it has yet to send, in order."""
+    """One source at work: what it wants, and the events it has yet to send, in order."""
 
     spec: Mapping[str, Any]
     namespaces: Sequence[str]
     sink: str
-    selects: Callable[[Obj], bool]
-    changes: asyncio.Queue[tuple[str, Obj]] = field(default_factory=asyncio.Queue)
+    watched: Sequence[_Watched]
+    filter: EventFilter | None = None
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     task: asyncio.Task[None] | None = None
+
+    def watches(self, obj: Obj) -> _Watched | None:
+        """The entry of `spec.resources` that an object falls under."""
+        namespace = obj["metadata"].get("namespace") or ""
+        if namespace and "" not in self.namespaces and namespace not in self.namespaces:
+            return None
+        owner = self.spec.get("owner")
+        if owner:
+            controller = controller_of(obj) or {}
+            if any(controller.get(name) != owner.get(name) for name in ("apiVersion", "kind")):
+                return None
+        return next((one for one in self.watched if one.selects(obj)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """An entry of `spec.resources`. `kind` is None for a kind that is not known (yet)."""
+
+    group_kind: GroupKind
+    kind: Kind | None
+    selector: labels.Selector
+
+    def selects(self, obj: Obj) -> bool:
+        return group_kind_of(obj) == self.group_kind and self.selector.matches(labels_of(obj))
+
+    def shown(self, obj: Obj) -> Obj:
+        """The object in the version that the source asked for."""
+        convert = self.kind.from_storage if self.kind else None
+        return convert(obj) if convert else obj
 
 
 class ApiServerSourceController(SourceController):
@@ -61,14 +106,25 @@ class ApiServerSourceController(SourceController):
     kind = GroupKind("sources.knative.dev", "ApiServerSource")
     conditions = ("SinkProvided", "Deployed", "SufficientPermissions", "OIDCIdentityCreated")
 
-    def __init__(self, store: Store, destinations: Destinations, emitter: Emitter) -> None:
+    def __init__(
+        self,
+        store: Store,
+        destinations: Destinations,
+        emitter: Emitter,
+        make_filter: MakeFilter | None = None,
+    ) -> None:
         super().__init__(store, destinations, emitter)
+        self._make_filter = make_filter
         self._running: dict[Key, _Running] = {}
         self._unsubscribe: Callable[[], object] = lambda: None
 
     def watches(self) -> Sequence[Watching]:
         roles = (rbac.ROLE, rbac.CLUSTER_ROLE, rbac.ROLE_BINDING, rbac.CLUSTER_ROLE_BINDING)
-        return [Watching(kind, self.all_keys) for kind in (*roles, NAMESPACE)]
+        everybodys = [Watching(kind, self.all_keys) for kind in (*roles, NAMESPACE)]
+        return [*everybodys, Watching(CONFIG_MAP, self._flags_changed)]
+
+    def _flags_changed(self, obj: Obj) -> list[Key]:
+        return self.all_keys() if obj["metadata"]["name"] == "config-features" else []
 
     async def start(self) -> None:
         self._unsubscribe = self.store.subscribe(self._changed)
@@ -92,21 +148,28 @@ class ApiServerSourceController(SourceController):
         missing = "" if _skips_check(obj) else self._missing_permissions(obj, namespaces)
         if missing:
             conditions.false("SufficientPermissions", "InsufficientPermissions", missing)
+            conditions.unknown("Deployed")
             await self.halt(key)
+            hide_deployment(self.store, key.namespace, _adapter_name(obj))
             return None
         conditions.true("SufficientPermissions")
-        spec = spec_of(obj)
-        known = self._running.get(key)
-        if known is None or (known.spec, known.namespaces, known.sink) != (spec, namespaces, sink):
-            await self.halt(key)
-            running = _Running(spec, namespaces, sink, _selection(spec, namespaces))
+        self._take_up(obj, namespaces, sink)
+        self._show_deployment(obj, namespaces, sink)
+        conditions.true("Deployed")
+        return None
+
+    def _take_up(self, obj: Obj, namespaces: Sequence[str], sink: str) -> None:
+        """Start, or go on in another way: what waits to be sent is kept."""
+        key, spec = key_of(obj), spec_of(obj)
+        watched = [self._watched(resource) for resource in spec.get("resources") or ()]
+        running = self._running.get(key)
+        if running is None:
+            running = self._running[key] = _Running(spec, namespaces, sink, watched)
             running.task = asyncio.create_task(
                 self._send_all(key, running), name=f"apiserversource {key.namespace}/{key.name}"
             )
-            self._running[key] = running
-        self._show_deployment(obj)
-        conditions.true("Deployed")
-        return None
+        running.spec, running.namespaces, running.sink = spec, namespaces, sink
+        running.watched, running.filter = watched, self._filter(spec)
 
     async def halt(self, key: Key) -> None:
         running = self._running.pop(key, None)
@@ -114,39 +177,54 @@ class ApiServerSourceController(SourceController):
             running.task.cancel()
             await asyncio.wait([running.task], timeout=5)
 
+    def _watched(self, resource: Mapping[str, Any]) -> _Watched:
+        group = split_api_version(resource["apiVersion"])[0]
+        selector = labels.from_label_selector(resource.get("selector") or {})
+        return _Watched(GroupKind(group, resource["kind"]), self._kind(resource), selector)
+
+    def _filter(self, spec: Mapping[str, Any]) -> EventFilter | None:
+        """`spec.filters`, when the feature is on."""
+        flags = self.store.configs.get("knative-eventing/config-features", {})
+        on = flags.get("new-apiserversource-filters", "").lower() == "enabled"
+        if not on or not spec.get("filters") or self._make_filter is None:
+            return None
+        return self._make_filter(spec["filters"])
+
     # -- events -------------------------------------------------------------------------------
 
-    def _changed(self, event: WatchEvent) -> None:
-        for running in self._running.values():
-            before = event.old is not None and running.selects(event.old)
-            after = running.selects(event.obj)
-            if event.type == "DELETED":
-                change = "delete" if before or after else ""
-            elif before and after:
-                change = "update"
-            elif after:
-                change = "add"
+    def _changed(self, change: WatchEvent) -> None:
+        for key, running in self._running.items():
+            before = running.watches(change.old) if change.old is not None else None
+            after = running.watches(change.obj)
+            watched = after or before
+            if watched is None:
+                continue
+            if change.type == "DELETED" or after is None:
+                what = "delete"
             else:
-                change = "delete" if before else ""
-            if change:
-                running.changes.put_nowait((change, event.obj))
+                what = "update" if before is not None else "add"
+            event = self._event(running, what, watched.shown(change.obj), watched)
+            if running.filter is not None and not running.filter.matches(event.attributes):
+                continue
+            if running.events.qsize() >= MOST_WAITING:
+                log.warning("%s: the sink is too slow, event %s is lost", key, event.id)
+                continue
+            running.events.put_nowait(event)
 
     async def _send_all(self, key: Key, running: _Running) -> None:
         while True:
-            change, obj = await running.changes.get()
-            event = self._event(running, change, obj)
-            await self.emitter.send(event, running.sink, key.namespace)
+            event = await running.events.get()
+            await self.emitter.send(event, running.sink, key)
 
-    def _event(self, running: _Running, change: str, obj: Obj) -> Any:
+    def _event(self, running: _Running, change: str, obj: Obj, watched: _Watched) -> Event:
         metadata = obj["metadata"]
         api_version, kind = obj["apiVersion"], obj["kind"]
         namespace, name = metadata.get("namespace") or "", metadata["name"]
-        reference = {
-            "kind": kind, "namespace": namespace, "name": name, "apiVersion": api_version,
-        }  # fmt: skip
+        reference = {"kind": kind, "name": name, "apiVersion": api_version}
+        if namespace:
+            reference["namespace"] = namespace
         whole = running.spec.get("mode") == "Resource"
-        known = self.store.registry.stored(group_kind_of(obj))
-        plural = known.plural if known else f"{kind.lower()}s"
+        plural = watched.kind.plural if watched.kind else f"{kind.lower()}s"
         return self.emitter.event(
             f"dev.knative.apiserver.{'resource' if whole else 'ref'}.{change}",
             API_SERVER,
@@ -157,7 +235,7 @@ class ApiServerSourceController(SourceController):
                 "kind": kind,
                 "apiversion": api_version,
                 "name": name,
-                "namespace": namespace or None,
+                "namespace": namespace,
             }
             | overrides(running.spec),
         )
@@ -206,57 +284,34 @@ class ApiServerSourceController(SourceController):
 
     # -- what clients see ---------------------------------------------------------------------
 
-    def _show_deployment(self, obj: Obj) -> None:
+    def _show_deployment(self, obj: Obj, namespaces: Sequence[str], sink: str) -> None:
         """The adapter as a Deployment, which in knlocal lives inside the daemon (E69)."""
-        metadata = obj["metadata"]
-        name = child_name(f"apiserversource-{metadata['name']}-", metadata["uid"])
-        if self.store.find(DEPLOYMENT, metadata["namespace"], name) is not None:
-            return
+        metadata, spec = obj["metadata"], spec_of(obj)
+        config = {
+            "namespaces": namespaces,
+            "resources": spec.get("resources"),
+            "mode": spec.get("mode", "Reference"),
+            **{name: spec[name] for name in ("owner", "filters") if spec.get(name)},
+        }
         marks = {
             "eventing.knative.dev/source": "apiserver-source-controller",
             "eventing.knative.dev/sourceName": metadata["name"],
         }
-        config = {
-            "namespaces": status_of(obj).get("namespaces") or self._namespaces(obj),
-            "resources": spec_of(obj).get("resources"),
-            "mode": spec_of(obj).get("mode", "Reference"),
+        env = {
+            "K_SINK": sink,
+            "K_SOURCE_CONFIG": orjson.dumps(config).decode(),
+            "NAMESPACE": metadata["namespace"],
+            "NAME": metadata["name"],
         }
-        self.store.create(
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {
-                    "name": name,
-                    "namespace": metadata["namespace"],
-                    "labels": marks,
-                    "annotations": {"knlocal.dev/simulated": "true"},
-                    "ownerReferences": [owner_reference(obj)],
-                },
-                "spec": {
-                    "replicas": 1,
-                    "selector": {"matchLabels": marks},
-                    "template": {
-                        "metadata": {"labels": marks},
-                        "spec": {
-                            "serviceAccountName": spec_of(obj).get("serviceAccountName")
-                            or "default",
-                            "containers": [
-                                {
-                                    "name": "receive-adapter",
-                                    "image": "knlocal.internal/apiserver-receive-adapter",
-                                    "env": [
-                                        {
-                                            "name": "K_SOURCE_CONFIG",
-                                            "value": orjson.dumps(config).decode(),
-                                        }
-                                    ],
-                                }
-                            ],
-                        },
-                    },
-                },
-            }
-        )
+        show_deployment(
+            self.store, obj, _adapter_name(obj), marks, "receive-adapter", env,
+            spec.get("serviceAccountName") or "default",
+        )  # fmt: skip
+
+
+def _adapter_name(obj: Obj) -> str:
+    metadata = obj["metadata"]
+    return child_name(f"apiserversource-{metadata['name']}-", metadata["uid"])
 
 
 def _mode(obj: Obj) -> str:
@@ -265,30 +320,3 @@ def _mode(obj: Obj) -> str:
 
 def _skips_check(obj: Obj) -> bool:
     return annotations_of(obj).get(SKIP_PERMISSIONS) == "true"
-
-
-def _selection(spec: Mapping[str, Any], namespaces: Sequence[str]) -> Callable[[Obj], bool]:
-    """Which objects a source watches: by kind, label selector, namespace and owner."""
-    watched = [
-        (
-            GroupKind(split_api_version(resource["apiVersion"])[0], resource["kind"]),
-            labels.from_label_selector(resource.get("selector") or {}),
-        )
-        for resource in spec.get("resources") or ()
-    ]
-    everywhere = "" in namespaces
-    owner = spec.get("owner")
-
-    def selects(obj: Obj) -> bool:
-        namespace = obj["metadata"].get("namespace") or ""
-        if not everywhere and namespace and namespace not in namespaces:
-            return False
-        found = group_kind_of(obj)
-        if not any(kind == found and wanted.matches(labels_of(obj)) for kind, wanted in watched):
-            return False
-        if not owner:
-            return True
-        controller = controller_of(obj) or {}
-        return all(controller.get(k) == owner[k] for k in ("apiVersion", "kind") if owner.get(k))
-
-    return selects

@@ -1,7 +1,7 @@
 """What every source does alike: resolve its sink, tell its state, register its event types.
 
 A new source kind is one file: a `SourceController` with its `kind`, its conditions, and the hooks
-below; and one line in `knlocal.sources.registry`.
+below; and one line in `knlocal.sources.feature`. docs/sources.md walks through one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from knlocal.sources.emit import Emitter
 from knlocal.store.store import Store
 
 EVENT_TYPE = GroupKind("eventing.knative.dev", "EventType")
+_REFERENCE = ("apiVersion", "kind", "name", "namespace")
 
 
 class SourceController(Controller):
@@ -36,7 +37,9 @@ class SourceController(Controller):
 
     #: Dependent conditions, `SinkProvided` among them.
     conditions: tuple[str, ...] = ("SinkProvided", "Deployed", "OIDCIdentityCreated")
-    #: The condition that says whether the source itself runs.
+    #: The condition that says whether the sink leads anywhere…
+    sink_condition = "SinkProvided"
+    #: …and the one that says whether the source itself runs.
     running_condition = "Deployed"
 
     def __init__(self, store: Store, destinations: Destinations, emitter: Emitter) -> None:
@@ -77,8 +80,11 @@ class SourceController(Controller):
                 status.pop(name, None)
         else:
             status["sinkUri"] = address.url
+            _put(status, "sinkCACerts", address.ca_certs)
+            _put(status, "sinkAudience", address.audience)
             again = await self.run(obj, address.url, conditions)
-            status["ceAttributes"] = self.event_types(obj)
+            runs = conditions.is_true(self.running_condition)
+            status["ceAttributes"] = self.event_types(obj) if runs else []
         status |= self.extra_status(obj)
         status["observedGeneration"] = obj["metadata"].get("generation", 1)
         status["conditions"] = conditions.result()
@@ -99,9 +105,9 @@ class SourceController(Controller):
                 sink, key.namespace, dependent=key, notify=self.enqueue
             )
         except Unresolved as error:
-            conditions.false("SinkProvided", "NotFound", str(error))
+            conditions.false(self.sink_condition, "NotFound", str(error))
             return None
-        conditions.true("SinkProvided")
+        conditions.true(self.sink_condition)
         return address
 
     # -- event types --------------------------------------------------------------------------
@@ -126,7 +132,7 @@ class SourceController(Controller):
             if name not in owned:
                 self.store.create(event_type)
             elif owned[name]["spec"].get("reference") != event_type["spec"]["reference"]:
-                self.store.update({**owned[name], "spec": event_type["spec"]})
+                self.store.update({**event_type, "metadata": owned[name]["metadata"]})
 
     def _event_type(self, source: Obj, reference: Obj, pair: dict[str, str]) -> Obj:
         described = self._described(pair["type"])
@@ -138,7 +144,7 @@ class SourceController(Controller):
             "source": pair["source"],
             "reference": {
                 "namespace": metadata["namespace"],
-                **{k: v for k, v in reference.items() if k in ("apiVersion", "kind", "name")},
+                **{name: reference[name] for name in _REFERENCE if reference.get(name)},
             },
         }
         if described.get("description"):
@@ -168,3 +174,10 @@ class SourceController(Controller):
             if entry.get("type") == type_:
                 return dict(entry)
         return {}
+
+
+def _put(status: dict[str, Any], name: str, value: str) -> None:
+    if value:
+        status[name] = value
+    else:
+        status.pop(name, None)

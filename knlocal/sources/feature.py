@@ -1,30 +1,52 @@
-"""All sources, built once by the daemon. A new kind of source is one more line in `controllers`."""
+"""All sources and sinks, built once by the daemon. A new kind is one more line in `controllers`."""
 
 from __future__ import annotations
 
 from knlocal.control.controller import Controller
 from knlocal.control.destinations import Destinations
-from knlocal.gateway import HttpClient
-from knlocal.sources.apiserver import ApiServerSourceController
+from knlocal.gateway import HttpClient, RouteTable
+from knlocal.journal import Journal
+from knlocal.sources.addresses import Addresses
+from knlocal.sources.apiserver import ApiServerSourceController, MakeFilter
 from knlocal.sources.container import ContainerSourceController
 from knlocal.sources.emit import Emitter
+from knlocal.sources.eventtransform import EventTransformController
 from knlocal.sources.integration import IntegrationSourceController
+from knlocal.sources.integrationsink import IntegrationSinkController
+from knlocal.sources.jobsink import JobSinkController
 from knlocal.sources.ping import PingSourceController
 from knlocal.sources.sinkbinding import SinkBindingController
 from knlocal.store.store import Store
 
 
 class Sources:
-    """Puts the SinkBinding admission hook into the store; run `controllers` in a Manager."""
+    """Puts its admission hooks into the store; run `controllers` in a Manager.
 
-    def __init__(self, store: Store, client: HttpClient, destinations: Destinations) -> None:
-        emitter = Emitter(client, store.clock)
+    `addresses` names the services of knlocal's own sinks; `make_filter` compiles the filters of
+    ApiServerSources (None: they are not looked at).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        client: HttpClient,
+        destinations: Destinations,
+        routes: RouteTable,
+        addresses: Addresses,
+        journal: Journal | None = None,
+        make_filter: MakeFilter | None = None,
+    ) -> None:
+        emitter = Emitter(client, store.clock, journal)
         bindings = SinkBindingController(store, destinations)
-        store.admission.append(bindings.admit)
+        job_sinks = JobSinkController(store, routes, addresses, journal)
+        store.admission += [bindings.admit, job_sinks.admit]
         self.controllers: list[Controller] = [
             PingSourceController(store, destinations, emitter),
-            ApiServerSourceController(store, destinations, emitter),
+            ApiServerSourceController(store, destinations, emitter, make_filter),
             IntegrationSourceController(store, destinations, emitter),
             ContainerSourceController(store),
             bindings,
+            job_sinks,
+            IntegrationSinkController(store, routes, addresses, journal),
+            EventTransformController(store, destinations, client, routes, addresses),
         ]

@@ -26,7 +26,9 @@ class IntegrationSourceController(SourceController):
     """Runs one task per timer; its messages go out in order."""
 
     kind = GroupKind("sources.knative.dev", "IntegrationSource")
-    conditions = ("SinkProvided", "ContainerSourceReady")
+    #: Knative has no other; it follows the ContainerSource that its controller makes.
+    conditions = ("ContainerSourceReady",)
+    sink_condition = running_condition = "ContainerSourceReady"
 
     def __init__(self, store: Store, destinations: Destinations, emitter: Emitter) -> None:
         super().__init__(store, destinations, emitter)
@@ -41,8 +43,7 @@ class IntegrationSourceController(SourceController):
         if timer is None:
             conditions.false(
                 "ContainerSourceReady", "NotSimulated",
-                "knlocal runs the timer itself; the AWS sources need Knative's images: "
-                "run one as a ContainerSource",
+                _missing(spec),
             )  # fmt: skip
             return None
         wanted = (timer, overrides(spec), sink)
@@ -77,5 +78,21 @@ class IntegrationSourceController(SourceController):
                 timer.get("contentType") or "text/plain",
                 subject="timer-source", extensions=extensions,
             )  # fmt: skip
-            await self.emitter.send(event, sink, key.namespace)
+            await self.emitter.send(event, sink, key)
             left = None if left is None else left - 1
+
+
+def _missing(spec: Obj) -> str:
+    """What a source that is not a timer would need to run here."""
+    service = next((name for name in _AWS if (spec.get("aws") or {}).get(name) is not None), "")
+    if not service:
+        return "set spec.timer: knlocal runs no other integration source itself"
+    return (
+        f"spec.aws.{service} is not simulated: it needs Knative's image {_AWS[service]}, and "
+        "AWS. Where both can be had, run the image as a ContainerSource"
+    )
+
+
+_AWS = {
+    "s3": "aws-s3-source", "sqs": "aws-sqs-source", "ddbStreams": "aws-ddb-streams-source",
+}  # fmt: skip

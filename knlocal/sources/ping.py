@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 from dataclasses import dataclass
+from datetime import datetime
 
 from knlocal.clock import Timer
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Requeue
 from knlocal.control.destinations import Destinations
-from knlocal.resources.base import GroupKind, Key, Obj, key_of, spec_of
+from knlocal.resources.base import GroupKind, Key, Obj, key_of, spec_of, status_of
 from knlocal.sources.base import SourceController
 from knlocal.sources.emit import Emitter, overrides
 from knlocal.sources.schedule import Schedule, ScheduleError
 from knlocal.store.store import Store
 
 EVENT_TYPE = "dev.knative.sources.ping"
+#: Seconds slept at most before looking at the wall clock again: a machine that was suspended, or
+#: whose clock was set, is late or early by no more than this.
+LOOK_AGAIN = 600.0
 
 
 @dataclass(slots=True)
@@ -25,6 +29,7 @@ class _Running:
 
     wanted: tuple[object, ...]
     schedule: Schedule
+    due: datetime | None = None
     timer: Timer | None = None
 
 
@@ -54,9 +59,10 @@ class PingSourceController(SourceController):
         except ScheduleError as error:
             conditions.false("Deployed", "InvalidSchedule", str(error))
             return None
-        conditions.true("Deployed")
-        if self._running[key].timer is None:
+        if self._running[key].due is None:
             conditions.true("Deployed", "NeverDue", "the schedule names no moment that ever comes")
+        else:
+            conditions.true("Deployed")
         return None
 
     async def halt(self, key: Key) -> None:
@@ -74,15 +80,28 @@ class PingSourceController(SourceController):
 
     def _plan(self, key: Key) -> None:
         running = self._running[key]
-        now = self.clock.now()
-        due = running.schedule.next_after(now)
-        if due is not None:
-            running.timer = self.clock.call_later((due - now).total_seconds(), self._fire, key)
+        # A timer may ring a moment early: what was due then must not be due twice.
+        after = max(self.clock.now(), running.due) if running.due else self.clock.now()
+        running.due = running.schedule.next_after(after)
+        self._sleep(key, running)
+
+    def _sleep(self, key: Key, running: _Running) -> None:
+        running.timer = None
+        if running.due is not None:
+            left = (running.due - self.clock.now()).total_seconds()
+            running.timer = self.clock.call_later(min(left, LOOK_AGAIN), self._wake, key)
+
+    def _wake(self, key: Key) -> None:
+        running = self._running[key]
+        if running.due is not None and (running.due - self.clock.now()).total_seconds() > 0.5:
+            self._sleep(key, running)
+        else:
+            self._fire(key)
+            self._plan(key)
 
     def _fire(self, key: Key) -> None:
-        self._plan(key)
         obj = self.store.find_key(key)
-        sink = ((obj or {}).get("status") or {}).get("sinkUri")
+        sink = status_of(obj or {}).get("sinkUri")
         if obj is None or not sink:
             return
         spec = spec_of(obj)
@@ -91,7 +110,7 @@ class PingSourceController(SourceController):
             extensions=overrides(spec),
         )  # fmt: skip
         task = asyncio.create_task(
-            self.emitter.send(event, sink, key.namespace), name=f"ping {key.namespace}/{key.name}"
+            self.emitter.send(event, sink, key), name=f"ping {key.namespace}/{key.name}"
         )
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)

@@ -25,6 +25,7 @@ from knlocal.resources.base import (
     split_api_version,
     status_of,
 )
+from knlocal.resources.status import StatusError
 from knlocal.sources.emit import overrides
 from knlocal.sources.injection import bind, pod_spec, unbind
 from knlocal.store.store import NAMESPACE, AdmissionRequest, Store
@@ -55,6 +56,8 @@ class SinkBindingController(Controller):
     def __init__(self, store: Store, destinations: Destinations) -> None:
         super().__init__(store)
         self.destinations = destinations
+        #: Who was bound last, to let go of those that a changed binding no longer names.
+        self._bound: dict[Key, set[Key]] = {}
 
     def watches(self) -> Sequence[Watching]:
         return [Watching(subject, self._bindings_of) for subject in SUBJECTS]
@@ -63,6 +66,7 @@ class SinkBindingController(Controller):
         binding = self.store.find_key(key)
         self.destinations.begin(key)
         if binding is None:
+            self._bound.pop(key, None)
             return None
         if is_deleting(binding):
             self._let_go(binding)
@@ -119,6 +123,7 @@ class SinkBindingController(Controller):
     def _bind_subjects(self, binding: Obj, conditions: Conditions) -> None:
         subject = spec_of(binding).get("subject") or {}
         found = self._subjects(binding)
+        self._let_others_go(key_of(binding), {key_of(obj) for obj in found})
         if subject.get("name") and not found:
             kind = self.store.registry.by_version(subject["apiVersion"], subject["kind"])
             resource = kind.resource if kind else subject["kind"].lower()
@@ -127,9 +132,23 @@ class SinkBindingController(Controller):
                 f'{resource} "{subject["name"]}" not found',
             )  # fmt: skip
             return
-        for obj in found:
-            self._rewrite(obj, binding)
+        try:
+            for obj in found:
+                self._rewrite(obj, binding)
+        except StatusError as error:
+            # A Knative Service whose template names its Revision takes no change to it, say.
+            conditions.false("SinkBindingAvailable", "BindingFailed", error.message)
+            return
         conditions.true("SinkBindingAvailable")
+
+    def _let_others_go(self, binding: Key, now: set[Key]) -> None:
+        before = self._bound.get(binding, set())
+        self._bound[binding] = now
+        for key in before - now:
+            obj = self.store.find_key(key)
+            if obj is not None:
+                # Admission puts in again what other bindings want there.
+                self._rewrite(obj, None)
 
     def _rewrite(self, obj: Obj, binding: Obj | None) -> None:
         """Bring one existing subject in line with a binding; None takes the variables out."""
@@ -150,7 +169,12 @@ class SinkBindingController(Controller):
         candidates = self.store.list(
             GroupKind(group, subject.get("kind", "")), binding["metadata"]["namespace"]
         )
-        return [obj for obj in candidates if matches(binding, obj)]
+        return [obj for obj in candidates if matches(binding, obj) and not self._excluded(obj)]
+
+    def _excluded(self, obj: Obj) -> bool:
+        """Whether an object, or its namespace, wants no binding."""
+        place = self.store.find(NAMESPACE, "", obj["metadata"].get("namespace") or "")
+        return any(labels_of(one).get(EXCLUDE) == "true" for one in (obj, place or {}))
 
     def _bindings_of(self, obj: Obj) -> list[Key]:
         bindings = self.store.list(SINK_BINDING, obj["metadata"]["namespace"])
@@ -175,9 +199,10 @@ class SinkBindingController(Controller):
     def _let_go(self, binding: Obj) -> None:
         if FINALIZER not in (binding["metadata"].get("finalizers") or ()):
             return
+        key = key_of(binding)
         for obj in self._subjects(binding):
             self._rewrite(obj, None)
-        key = key_of(binding)
+        self._let_others_go(key, set())
         self.store.modify(
             key.group_kind, key.namespace, key.name,
             lambda o: o["metadata"]["finalizers"].remove(FINALIZER),
@@ -192,9 +217,7 @@ class SinkBindingController(Controller):
         if request.operation == "UPDATE" and request.kind.group_kind in _IMMUTABLE:
             return
         namespace = request.obj["metadata"].get("namespace") or ""
-        place = self.store.find(NAMESPACE, "", namespace)
-        excluded = labels_of(request.obj).get(EXCLUDE) == "true"
-        if excluded or labels_of(place or {}).get(EXCLUDE) == "true":
+        if self._excluded(request.obj):
             return
         for binding in self.store.list(SINK_BINDING, namespace):
             if not is_deleting(binding) and matches(binding, request.obj):

@@ -24,6 +24,7 @@ from knlocal.workloads.deploymentstatus import (
     deployment_status,
     progress_deadline_in,
     rolling_limits,
+    simulated_status,
 )
 from knlocal.workloads.podcontrol import fresh, owned, template_hash
 from knlocal.workloads.standby import Standbys
@@ -33,6 +34,7 @@ from knlocal.workloads.terms import (
     REPLICA_SET,
     SECRET,
     SHOWN_ONLY,
+    SIMULATED,
     TEMPLATE_HASH,
 )
 
@@ -75,6 +77,10 @@ class DeploymentController(Controller):
         if deployment is None or is_deleting(deployment):
             if self._standbys:
                 self._standbys.follow(key)
+            return None
+        if annotations_of(deployment).get(SIMULATED) == "true":
+            status = simulated_status(deployment, self.clock.now())
+            self.update_status(deployment, status)
             return None
         new, created = self._new_replica_set(deployment)
         if self._standbys and new is not None:

@@ -43,6 +43,26 @@ def deployment_status(
     }
 
 
+def simulated_status(deployment: Obj, now: datetime) -> dict[str, Any]:
+    """The status of a Deployment that stands for a part of Knative inside the daemon: as ready as
+    it asks to be, with no pods."""
+    wanted = int(spec_of(deployment).get("replicas", 1))
+    counts = dict.fromkeys(
+        ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), wanted
+    )
+    conditions: list[dict[str, Any]] = list(status_of(deployment).get("conditions") or ())
+    conditions = _available(deployment, conditions, counts, timestamp(now))
+    conditions = set_condition(
+        conditions, "Progressing", "True", _DONE, "knlocal does this work itself.",
+        timestamp(now), touch=False,
+    )  # fmt: skip
+    return {
+        "observedGeneration": deployment["metadata"].get("generation", 1),
+        **{k: v for k, v in counts.items() if v},
+        "conditions": conditions,
+    }
+
+
 def progress_deadline_in(deployment: Obj | None, now: datetime) -> float | None:
     """Seconds until the Deployment counts as stuck; None when it does not wait for progress."""
     if deployment is None:

@@ -37,6 +37,9 @@ class PodNetwork:
     hosts: Callable[[str], Mapping[str, str]] = field(default=lambda _namespace: {})
     """Extra names for /etc/hosts, for pods of a namespace."""
     in_cluster: InCluster | None = None
+    local_url: Callable[[str], str] = field(default=lambda value: value)
+    """Turns a variable's value, when it is a URL of a cluster-local name, into one that works where
+    names are the machine's own (the process runtime)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ def _container(
     except ConfigError as error:
         error.container = error.container or name
         raise
+    env = {key: ground.network.local_url(value) for key, value in env.items()}
     env = _ambient(pod, ground) | env
     _adjust_port(pod, container, env, ground)
     pod_security = spec_of(pod).get("securityContext") or {}

@@ -43,6 +43,8 @@ ROUTED_BY = "knlocal.dev/routed-by"
 """On a Service: another controller serves its host names."""
 SHOWN_ONLY = "knlocal.dev/shown-only"
 """On a Deployment: knlocal itself does this work; nothing is run for it, its status stays."""
+SIMULATED = "knlocal.dev/simulated"
+"""On a Deployment: a part of Knative that lives inside the daemon; it has no pods and is ready."""
 DRAIN = "knlocal.dev/drain"
 """On a pod: "false" skips the drain hooks before SIGTERM."""
 
