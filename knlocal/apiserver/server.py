@@ -30,6 +30,9 @@ from knlocal.store.store import Store
 
 log = logging.getLogger(__name__)
 
+#: Bytes of a request line or header field.
+LONGEST_HEAD = 1024 * 1024
+
 Handler = Callable[[web.BaseRequest, User], Awaitable[web.StreamResponse]]
 """A handler mounted beside the Kubernetes API: it gets the authenticated user."""
 
@@ -87,7 +90,11 @@ class ApiServer:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             return await self._handle(request, plain=plain)
 
-        server = web.Server(handle, handler_cancellation=True, access_log=None)
+        # Commands of `kubectl exec` and selectors travel in the URL: as long as Go's servers take.
+        server = web.Server(
+            handle, handler_cancellation=True, access_log=None,
+            max_line_size=LONGEST_HEAD, max_field_size=LONGEST_HEAD,
+        )  # fmt: skip
         runner = web.ServerRunner(server, shutdown_timeout=self.SHUTDOWN_SECONDS)
         await runner.setup()
         self._runners.append(runner)

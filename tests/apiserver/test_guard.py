@@ -6,10 +6,12 @@ import stat
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from knlocal.apiserver.certificates import issue, load_authority, server_context
+from knlocal.apiserver.users import User
 from knlocal.clock import VirtualClock
 from tests.apiserver.conftest import Api, config_map
 
@@ -132,6 +134,34 @@ async def test_a_service_account_token_has_the_rights_that_rbac_gives(api: Api) 
     assert (await api.call("GET", "/apis", token=token))[0] == 200
     await api.kubectl("delete", "serviceaccount", "bot")
     assert (await api.call("GET", path, token=token))[0] == 401
+
+
+async def test_doors_of_our_own_stand_behind_the_same_guard(api: Api) -> None:
+    async def door(request: web.BaseRequest, user: User) -> web.StreamResponse:
+        return web.json_response({"path": request.path, "user": user.name})
+
+    api.server.mount("/knlocal/v1/", door)
+    status, answer, _ = await api.call("GET", "/knlocal/v1/status")
+    assert (status, answer) == (200, {"path": "/knlocal/v1/status", "user": "kubernetes-admin"})
+    assert (await api.call("GET", "/knlocal/v1/status", token=""))[0] == 401
+    evil = {"Host": "evil.example.com"}
+    assert (await api.call("GET", "/knlocal/v1/status", headers=evil))[0] == 403
+
+
+async def test_a_door_that_breaks_is_an_internal_error_without_a_traceback(api: Api) -> None:
+    async def door(request: web.BaseRequest, user: User) -> web.StreamResponse:
+        raise ZeroDivisionError("secret detail")
+
+    api.server.mount("/knlocal/v1/", door)
+    status, answer, _ = await api.call("GET", "/knlocal/v1/status")
+    assert (status, answer["reason"]) == (500, "InternalError")
+    assert "secret" not in answer["message"]
+
+
+async def test_long_requests_are_read(api: Api) -> None:
+    selector = ",".join(f"a{number}!=b" for number in range(5000))
+    status, _, _ = await api.call("GET", f"{NAMESPACES}?labelSelector={selector}")
+    assert status == 200
 
 
 def test_the_ca_is_kept_and_the_server_certificate_renewed(tmp_path) -> None:
