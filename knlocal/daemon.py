@@ -42,6 +42,7 @@ from knlocal.gateway.routes import INSIDE
 from knlocal.journal import Journal
 from knlocal.project import system
 from knlocal.project.apply import INVENTORY
+from knlocal.project.config import FILE_NAME
 from knlocal.project.door import Outcome, ProjectDoor, Told
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Card, Home
@@ -49,11 +50,13 @@ from knlocal.project.image_digests import EngineDigests
 from knlocal.project.parity import ParityNotes
 from knlocal.project.podaccess import PodLooks
 from knlocal.project.ports import take
+from knlocal.project.reload import Reloader
 from knlocal.project.settings import Settings
 from knlocal.project.sources import RuntimeName
 from knlocal.project.sources import Sources as ProjectSources
 from knlocal.resources import catalog
 from knlocal.resources.base import GroupKind, Key
+from knlocal.resources.settings import admit_configmap
 from knlocal.runtime.api import Runtime
 from knlocal.runtime.choose import choose
 from knlocal.serving.feature import Serving
@@ -88,11 +91,13 @@ class Daemon:
         clock: Clock | None = None,
         runtime: Runtime | None = None,
         told: Told | None = None,
+        watch: bool = True,
     ) -> None:
         self.settings = settings
         self.home = Home(settings.state_dir)
         self.clock = clock or SystemClock()
         self.told = told or Told()
+        self.watch = watch
         self.notes: list[str] = []
         self._given_runtime = runtime
         self._down: contextlib.AsyncExitStack = contextlib.AsyncExitStack()
@@ -113,6 +118,7 @@ class Daemon:
             self._publish()
             await self._start_features()
             await self.apply()
+            self._watch_project()
         except BaseException:
             await self.stop()
             raise
@@ -159,7 +165,7 @@ class Daemon:
     def _open_state(self) -> None:
         self.store = Store(catalog.registry(), self.clock, self.home.state)
         self._down.callback(self.store.close)
-        self.store.admission.append(admit_namespace)
+        self.store.admission += [admit_namespace, admit_configmap]
 
     async def _open_runtime(self) -> None:
         if self._given_runtime is not None:
@@ -324,6 +330,14 @@ class Daemon:
         runtime: RuntimeName = "docker" if self.on_docker else "process"
         sources = ProjectSources(settings, self.home, runtime, self._builders)
         return ProjectDoor(settings, self.store, sources, told, inventory)
+
+    def _watch_project(self) -> None:
+        """Every save from now on is applied, too."""
+        self.reloader = Reloader(self.project, self.store, SystemClock(), self.told)
+        is_project = (self.settings.root / FILE_NAME).is_file()
+        if self.watch and self.settings.project.watch and is_project:
+            self.reloader.start()
+            self._down.push_async_callback(self.reloader.stop)
 
     async def _stop_features(self) -> None:
         """Requests in flight end first, then controllers, then (if told so) containers."""

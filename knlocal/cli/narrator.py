@@ -37,6 +37,8 @@ class Line(NamedTuple):
 @dataclass(slots=True)
 class _Service:
     ready: str = "Unknown"
+    ready_once: bool = False
+    bad: bool = False
     said: str = ""
     latest: str = ""
     serving: str = ""
@@ -77,15 +79,17 @@ class Narrator:
         known = self._services.setdefault(_place(obj), _Service())
         status = obj.get("status") or {}
         ready, why = readiness(obj)
-        if ready == "True" and known.ready != "True":
+        if ready == "True" and (known.bad or not known.ready_once):
+            known.bad, known.ready_once = False, True
             yield Line(name, f"ready at {status.get('url', '')}", "good")
         elif ready == "False" and (known.ready != "False" or why != known.said):
             latest, serving = (
                 status.get("latestCreatedRevisionName"),
                 status.get("latestReadyRevisionName"),
             )
+            known.bad = True
             keeps = f" ({serving} keeps serving)" if serving and serving != latest else ""
-            yield Line(name, f"not ready: {why}{keeps}", "bad")
+            yield Line(name, f"not ready: {why.rstrip(' .' + chr(10))}{keeps}", "bad")
         known.ready, known.said = ready, why
         serving = _most_traffic(status)
         if serving and serving != known.serving:

@@ -90,8 +90,11 @@ class Screen:
         if self._colour:
             moment = click.style(moment, dim=True)
             about = click.style(about, fg=self._colour_of(line.about))
-            text = click.style(text, fg=colour) if colour else text
-        self.print(f"{moment}  {about}  {text}")
+            text = "\n".join(click.style(t, fg=colour) for t in text.splitlines() or [""])
+        first, *rest = text.splitlines() or [""]
+        self.print(f"{moment}  {about}  {first}")
+        for more in rest:
+            self.print(f"{' ' * (self._width + 12)}{more}")
 
     def _colour_of(self, about: str) -> str:
         return self._colours.setdefault(about, _COLOURS[len(self._colours) % len(_COLOURS)])

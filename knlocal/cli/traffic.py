@@ -9,6 +9,7 @@ import click
 from knlocal.cli.context import Context, echo, namespace_option, pass_context
 from knlocal.cli.exits import CliError, Exit
 from knlocal.cli.output import FORMATS, aligned, print_objects
+from knlocal.project.objects import ROLLBACK
 
 if TYPE_CHECKING:
     from knlocal.cli.client import Client, Resource
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 SERVICES = "services.serving.knative.dev"
 REVISIONS = "revisions.serving.knative.dev"
-ROLLBACK = "knlocal.dev/rollback"
-"""On a Service: the revision that `rollback` chose; the next save takes over again."""
 
 
 @click.command("traffic")

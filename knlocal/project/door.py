@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from knlocal.build.api import BuildFailure
 from knlocal.clock import SystemClock
@@ -14,7 +13,7 @@ from knlocal.project.apply import Outcome
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.manifests import Manifest
 from knlocal.project.objects import Origin
-from knlocal.project.settings import Service, Settings
+from knlocal.project.settings import Earlier, Service, Settings
 from knlocal.project.sources import Sources, Wanted, wanted
 from knlocal.resources.base import GroupKind, Key, Obj, annotations_of
 from knlocal.resources.status import StatusError
@@ -84,6 +83,31 @@ class ProjectDoor:
             self._told.note("", warning)
         return outcome
 
+    def use(self, settings: Settings) -> None:
+        """Go on with settings that were read anew."""
+        self.settings = settings
+        self.sources.settings = settings
+
+    async def apply_services(self, names: set[str]) -> set[str]:
+        """Only these services, because only their sources changed. Returns those that did."""
+        if any(self._store.find_key(self._key(name)) is None for name in names):
+            await self.apply()  # one that could not be built before: it is not in the books yet
+            return names
+        changed = set()
+        async with self._one_at_a_time:
+            prepared = await self._prepare(names)
+            for name in sorted(names - prepared.failed - prepared.impossible):
+                table = self.settings.services[name]
+                obj = objects.service_object(self.settings, name, table, prepared.origins)
+                try:
+                    change = await apply.apply_one(obj, apply.StoreTarget(self._store))
+                except StatusError as error:
+                    self._told.problem(name, error.message)
+                    continue
+                if change.what != "unchanged":
+                    changed.add(name)
+        return changed
+
     def _read_manifests(self) -> list[Manifest]:
         found = manifests.load(self.settings.project.manifests, self.settings.root)
         unknown = manifests.check_kinds(found, self._store.registry)
@@ -102,7 +126,7 @@ class ProjectDoor:
             for revision, obj in earlier:
                 key = Key(REVISION.group, REVISION.kind, self._key(name).namespace, revision)
                 made = self._store.find_key(key)
-                if made is not None and _is_made_of(made, obj):
+                if made is not None and _is_made_of(made, obj, service.revisions[revision]):
                     continue
                 if made is not None:  # a revision never changes: this is another one
                     self._store.delete(REVISION, key.namespace, revision, propagation="Background")
@@ -126,14 +150,17 @@ class ProjectDoor:
 
     # -- sources ------------------------------------------------------------------------------
 
-    async def _prepare(self) -> Prepared:
+    async def _prepare(self, only: set[str] | None = None) -> Prepared:
         prepared = Prepared()
+        services = self.settings.services
+        names = services.keys() if only is None else only & services.keys()
         if self.sources.runtime == "process":
-            for name, service in self.settings.services.items():
-                if not _runs_as_process(service):
+            for name in sorted(names):
+                if not _runs_as_process(services[name]):
                     prepared.impossible.add(name)
                     self._told.note(name, "needs Docker (it runs images); left out")
-        wants = [w for w in wanted(self.settings) if w.service not in prepared.impossible]
+        possible = names - prepared.impossible
+        wants = [want for want in wanted(self.settings) if want.service in possible]
         await asyncio.gather(*(self._prepare_one(want, prepared) for want in wants))
         return prepared
 
@@ -147,20 +174,18 @@ class ProjectDoor:
             prepared.origins[want.service, want.container] = origin
 
 
-def _is_made_of(revision: Obj, service: Obj) -> bool:
-    """Whether a Revision is what this Service's template would make."""
+def _is_made_of(revision: Obj, service: Obj, table: Earlier) -> bool:
+    """Whether a Revision is what its table still says. Code that the table does not name is what
+    it was when the Revision was made: a save of the service's source changes nothing about it."""
     template = service["spec"]["template"]
-    wanted = [_essence(container) for container in template["spec"]["containers"]]
-    has = [_essence(container) for container in revision["spec"]["containers"]]
-    marks = (objects.RUN, objects.SNAPSHOT)
+    wanted = template["spec"]["containers"][0]
+    has = revision["spec"]["containers"][0]
     annotations = template.get("metadata", {}).get("annotations") or {}
-    return wanted == has and all(
-        annotations.get(mark) == annotations_of(revision).get(mark) for mark in marks
-    )
-
-
-def _essence(container: Obj) -> tuple[Any, Any]:
-    return container.get("image"), container.get("env") or []
+    if (objects.RUN in annotations) != (objects.RUN in annotations_of(revision)):
+        return False  # made for the other runtime
+    if (table.image or table.source) and wanted["image"] != has["image"]:
+        return False
+    return bool((wanted.get("env") or []) == (has.get("env") or []))
 
 
 def _runs_as_process(service: Service) -> bool:

@@ -30,6 +30,9 @@ IDLE = "knlocal.dev/idle"
 RUN = "knlocal.dev/run"
 SNAPSHOT = "knlocal.dev/snapshot"
 
+ROLLBACK = "knlocal.dev/rollback"
+"""On a Service: the revision that `rollback` chose; the next save takes over again."""
+
 #: Those never leave the machine.
 PRIVATE_PREFIX = "knlocal.dev/"
 

@@ -93,6 +93,14 @@ class Sources:
         self._scanner = Scanner()
         self.snapshots = Snapshots(home.snapshots)
         self._slots = asyncio.Semaphore(settings.build.parallel)
+        self.building = 0
+        """How many images are being built, or wait for their turn."""
+
+    def folders(self) -> Iterator[tuple[Wanted, Path]]:
+        """Where each source lies."""
+        for want in wanted(self.settings):
+            context = (want.table.build or Build()).context or want.table.source or "."
+            yield want, (self.settings.root / context).resolve()
 
     async def origin(self, want: Wanted, told: Told, *, mount: bool = True) -> Origin:
         """What a container is made of now. Raises ProjectError or BuildFailure.
@@ -256,11 +264,15 @@ class Sources:
             target=build.target or self.settings.build.target,
             labels={"dev.knlocal.built-for": f"{self.settings.project.name}/{want.name}"},
         )
-        async with self._slots:
-            with_what = "" if builder.name == "docker" else f" with {builder.name}"
-            told(want.name, f"building from {recipe.kind}{with_what}")
-            await builder.build(request, lambda line: told(want.name, line))
-            told(want.name, f"built {image}")
+        self.building += 1
+        try:
+            async with self._slots:
+                with_what = "" if builder.name == "docker" else f" with {builder.name}"
+                told(want.name, f"building from {recipe.kind}{with_what}")
+                await builder.build(request, lambda line: told(want.name, line))
+                told(want.name, f"built {image}")
+        finally:
+            self.building -= 1
 
     # -- which image was built from which dependencies -----------------------------------------
 
