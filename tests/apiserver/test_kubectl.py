@@ -301,3 +301,56 @@ async def test_run_makes_a_pod_and_delete_now_forgets_it(api: Api) -> None:
     assert "Pending" in await api.kubectl("get", "pod", "p")
     await api.kubectl("delete", "pod", "p", "--force", "--grace-period=0")
     assert "NotFound" in await api.refused("get", "pod", "p")
+
+
+async def test_status_is_patched_through_its_subresource_only(api: Api) -> None:
+    await api.apply(knative_service())
+    patch = json.dumps({"status": {"url": "http://x"}, "metadata": {"labels": {"a": "b"}}})
+    await api.kubectl("patch", "ksvc", "hello", "--type=merge", "-p", patch)
+    obj = await got(api, "ksvc", "hello")
+    assert "url" not in obj.get("status", {})
+    assert obj["metadata"]["labels"] == {"a": "b"}
+    patch = json.dumps({"status": {"url": "http://x"}, "metadata": {"labels": {"c": "d"}}})
+    await api.kubectl("patch", "ksvc", "hello", "--subresource=status", "--type=merge", "-p", patch)
+    obj = await got(api, "ksvc", "hello")
+    assert obj["status"]["url"] == "http://x"
+    assert obj["metadata"]["labels"] == {"a": "b"}
+    assert obj["metadata"]["generation"] == 1
+    applied = {
+        "apiVersion": "serving.knative.dev/v1", "kind": "Service",
+        "metadata": {"name": "hello"}, "status": {"latestReadyRevisionName": "r"},
+    }  # fmt: skip
+    await api.kubectl(
+        "apply", "--server-side", "--subresource=status", "--field-manager=me", "-f", "-",
+        stdin=json.dumps(applied),
+    )  # fmt: skip
+    obj = await got(api, "ksvc", "hello")
+    assert obj["status"]["latestReadyRevisionName"] == "r"
+    assert obj["status"]["url"] == "http://x"
+    assert obj["spec"]["template"]["spec"]["containers"]
+
+
+async def test_apply_can_prune_what_left_the_manifest(api: Api) -> None:
+    def labelled(name: str) -> dict[str, Any]:
+        obj = config_map(name)
+        obj["metadata"]["labels"] = {"part": "x"}
+        return obj
+
+    words = ("apply", "-l", "part=x", "--prune", "--prune-allowlist=core/v1/ConfigMap", "-f", "-")
+    await api.kubectl(*words, stdin=json.dumps(labelled("a")))
+    await api.kubectl(*words, stdin=json.dumps(labelled("b")))
+    assert api.store.find(CONFIG_MAP, "default", "a") is None
+    assert api.store.find(CONFIG_MAP, "default", "b") is not None
+
+
+async def test_delete_by_label_and_collection(api: Api) -> None:
+    for name, app in (("a", "x"), ("b", "x"), ("c", "y")):
+        obj = config_map(name)
+        obj["metadata"]["labels"] = {"app": app}
+        api.store.create(obj)
+    await api.kubectl("delete", "cm", "-l", "app=x")
+    path = "/api/v1/namespaces/default/configmaps"
+    status, answer, _ = await api.call("DELETE", f"{path}?labelSelector=app")
+    assert status == 200
+    assert [item["metadata"]["name"] for item in answer["items"]] == ["c"]
+    assert not [o for o in api.store.list(CONFIG_MAP, "default") if o["metadata"].get("labels")]
