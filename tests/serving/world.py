@@ -49,6 +49,7 @@ class PodServer:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -57,8 +58,11 @@ class PodServer:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+            for writer in list(self._writers):
+                writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while line := await reader.readline():
                 path = line.split()[1].decode()
@@ -84,6 +88,7 @@ class PodServer:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self._writers.discard(writer)
             writer.close()
 
 
@@ -104,6 +109,8 @@ class FakeWorkloads(Controller):
         """Deployments say that their progress deadline is exceeded."""
         self.answer: Answer = _hello
         self.servers: dict[str, PodServer] = {}
+        self.ending: dict[str, asyncio.Task[None]] = {}
+        self.drain: Callable[[Obj], Awaitable[None]]
         self.made = 0
         self._numbers = itertools.count()
 
@@ -119,13 +126,27 @@ class FakeWorkloads(Controller):
         for _ in range(wanted - len(pods)):
             await self._make(deployment)
         for pod in pods[wanted:]:
-            self.store.delete(POD, key.namespace, pod["metadata"]["name"], grace_seconds=0)
+            uid = pod["metadata"]["uid"]
+            self.ending[uid] = asyncio.create_task(self.end(pod))
         self._show(deployment)
         return None
 
+    async def end(self, pod: Obj) -> None:
+        """As the kubelet does it: requests in flight end, then the program, then the object."""
+        await self.drain(pod)
+        uid = pod["metadata"]["uid"]
+        await self.servers[uid].stop()
+        if self.store.find_key(key_of(pod)) is not None:
+            self.store.delete(POD, "default", pod["metadata"]["name"], grace_seconds=0)
+        self.ending.pop(uid, None)
+
     def pods(self, deployment: Obj) -> list[Obj]:
         uid = deployment["metadata"]["uid"]
-        return [p for p in self.store.children(uid) if p["kind"] == "Pod" and not is_deleting(p)]
+        return [
+            p
+            for p in self.store.children(uid)
+            if p["kind"] == "Pod" and not is_deleting(p) and p["metadata"]["uid"] not in self.ending
+        ]
 
     async def _make(self, deployment: Obj) -> None:
         self.made += 1
@@ -263,6 +284,7 @@ class World:
             image_resolver=self.digests,
             certificates=self.certificates,
         )
+        self.workloads.drain = self.serving.drain
         self.manager = Manager(self.store)
         self.manager.add(NamespaceController(self.store), self.workloads)
         self.manager.add(*self.serving.controllers())
