@@ -86,7 +86,11 @@ class Exchange:
                 event = event.with_attributes({})
             _stamp(event, self._transport.clock.now())
         attributes = event.attributes
-        matched = [one for one in self._subscriptions if one.filter.matches(attributes)]
+        subscriptions = self._subscriptions
+        matched: Sequence[Subscription]
+        matched = [one for one in subscriptions if one.filter.matches(attributes)]
+        if len(matched) == len(subscriptions):
+            matched = subscriptions  # one list less that the journal keeps alive
         message = Message(event, forward, ttl)
         queues = [one.worker[0].queue for one in matched]
         try:
@@ -184,4 +188,4 @@ def _stamp(event: Event, now: datetime) -> None:
     attributes = event.attributes
     attributes.pop(TTL, None)
     attributes[ARRIVAL] = now.isoformat().replace("+00:00", "Z")
-    event.cache.clear()
+    event.cache = None

@@ -6,6 +6,7 @@ A batch is taken event by event; its answer is 202 only when each of them was ac
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from knlocal.eventing.exchange import ACCEPTED, Exchange, Forward, Verdict
 from knlocal.events import Event, InvalidEvent
@@ -34,22 +35,30 @@ class BrokerIngress:
         self._max_event = max_event
 
     async def __call__(self, request: Request) -> None:
-        if not await _is_post(request):
+        if request.method != "POST":
+            await _not_post(request)
             return
-        path = request.path
-        if path == "/":
-            await _say(request, Verdict(404, "post to /<namespace>/<broker>"))
+        namespace, name, problem = _broker_of(request.path)
+        if problem is not None:
+            await _say(request, problem)
             return
-        parts = path.strip("/").split("/")
-        if len(parts) != 2 or not all(parts):
-            reason = f"malformed path {path}: it must be /<namespace>/<broker>"
-            await _say(request, Verdict(400, reason))
-            return
-        exchange = self._find(*parts)
+        exchange = self._find(namespace, name)
         if exchange is None:
-            await _say(request, Verdict(404, f"there is no broker {parts[1]} in {parts[0]}"))
+            await _say(request, Verdict(404, f"there is no broker {name} in {namespace}"))
             return
         await take(request, exchange, self._max_event)
+
+
+@lru_cache(maxsize=1024)
+def _broker_of(path: str) -> tuple[str, str, Verdict | None]:
+    """Namespace and name, or what is wrong with the path."""
+    if path == "/":
+        return "", "", Verdict(404, "post to /<namespace>/<broker>")
+    parts = path.strip("/").split("/")
+    if len(parts) != 2 or not all(parts):
+        reason = f"malformed path {path}: it must be /<namespace>/<broker>"
+        return "", "", Verdict(400, reason)
+    return parts[0], parts[1], None
 
 
 class ChannelIngress:
@@ -60,7 +69,8 @@ class ChannelIngress:
         self._max_event = max_event
 
     async def __call__(self, request: Request) -> None:
-        if not await _is_post(request):
+        if request.method != "POST":
+            await _not_post(request)
             return
         if request.path not in ("", "/"):
             await _say(request, Verdict(400, f"malformed path {request.path}: it must be /"))
@@ -86,7 +96,7 @@ async def take(request: Request, exchange: Exchange, max_event: int) -> None:
     verdict = ACCEPTED
     for event in events:
         verdict = await exchange.accept(event, forward, owned=True)
-        if verdict.status != 202:
+        if verdict is not ACCEPTED:
             break
     if verdict is ACCEPTED:
         await request.respond(202)
@@ -122,14 +132,11 @@ def _goes_on(name: str) -> bool:
     return result
 
 
-async def _is_post(request: Request) -> bool:
-    if request.method == "POST":
-        return True
+async def _not_post(request: Request) -> None:
     if request.method == "OPTIONS":
         await request.respond(200, _OPTIONS)
     else:
         await request.respond(405, (ALLOW, _TEXT), f"{request.method} is not allowed here\n")
-    return False
 
 
 async def _say(request: Request, verdict: Verdict) -> None:

@@ -195,7 +195,7 @@ class Subscriber:
     async def _work(self) -> None:
         queue = self.queue
         while len(self._workers) <= self.subscription.parallel:
-            message = await queue.take()
+            message = queue.take_now() or await queue.take()
             self.active += 1
             try:
                 first = await self._first_attempt(message)

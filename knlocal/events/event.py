@@ -43,8 +43,8 @@ class Event:
         self.content: Content = content
         #: Whether every attribute is a string that needs no encoding in a header.
         self.plain = False
-        #: Encodings already made, by those who make them: a fan-out encodes once.
-        self.cache: dict[str, Any] = {}
+        #: Encodings already made: a fan-out encodes once. None when there are none.
+        self.cache: dict[str, Any] | None = None
 
     @property
     def id(self) -> str:

@@ -57,20 +57,27 @@ def decode(headers: Mapping[str, str], body: bytes) -> Event:
 
 def decode_batch(headers: Mapping[str, str], body: bytes) -> list[Event]:
     """The events of a message in any mode."""
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    return from_batch(body) if media_type == BATCH_MEDIA_TYPE else [decode(headers, body)]
+    content_type = headers.get("content-type", "")
+    if content_type[:29].lower() == "application/cloudevents-batch":
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type == BATCH_MEDIA_TYPE:
+            return from_batch(body)
+    return [decode(headers, body)]
 
 
 def encode(event: Event, mode: Mode | None = None) -> Message:
     """The event as a message, in the mode it came in unless told otherwise. Made only once."""
     mode = mode or event.mode
-    message: Message | None = event.cache.get(mode)
+    cache = event.cache
+    if cache is None:
+        cache = event.cache = {}
+    message: Message | None = cache.get(mode)
     if message is None:
         if mode == "structured":
             message = Message((("Content-Type", STRUCTURED_CONTENT_TYPE),), to_json(event))
         else:
             message = _to_binary(event)
-        event.cache[mode] = message
+        cache[mode] = message
     return message
 
 

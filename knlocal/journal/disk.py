@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+
+PAGE = 200
 
 
 class Row(NamedTuple):
@@ -20,10 +23,12 @@ class Row(NamedTuple):
 
 
 class JournalFile:
-    """One connection; used by one thread at a time. A file that is no journal is set aside."""
+    """One connection, guarded: saving runs on another thread than reading. A file that is no
+    journal is set aside."""
 
     def __init__(self, path: Path, max_rows: int) -> None:
         self._max_rows = max_rows
+        self._guard = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._database = self._open(path)
@@ -49,9 +54,13 @@ class JournalFile:
         return database
 
     def last_seq(self) -> int:
-        return int(self._database.execute("SELECT max(seq) FROM trails").fetchone()[0] or 0)
+        return int(self._select("SELECT max(seq) FROM trails")[0][0] or 0)
 
     def write(self, rows: Iterable[Row]) -> None:
+        with self._guard:
+            self._write(list(rows))
+
+    def _write(self, rows: list[Row]) -> None:
         database = self._database
         database.execute("BEGIN")
         try:
@@ -66,22 +75,22 @@ class JournalFile:
         database.execute("COMMIT")
 
     def by_id(self, event_id: str) -> list[dict[str, Any]]:
-        found = self._database.execute(
-            "SELECT body FROM trails WHERE id = ? ORDER BY seq", (event_id,)
-        )
+        found = self._select("SELECT body FROM trails WHERE id = ? ORDER BY seq", event_id)
         return [orjson.loads(body) for (body,) in found]
-
-    def by_seq(self, seq: int) -> dict[str, Any] | None:
-        found = self._database.execute("SELECT body FROM trails WHERE seq = ?", (seq,)).fetchone()
-        return orjson.loads(found[0]) if found else None
 
     def newest(self, before_seq: int) -> Iterator[dict[str, Any]]:
         """Trails before `before_seq`, the newest first."""
-        found = self._database.execute(
-            "SELECT body FROM trails WHERE seq < ? ORDER BY seq DESC", (before_seq,)
-        )
-        for (body,) in found:
-            yield orjson.loads(body)
+        while page := self._select(
+            "SELECT seq, body FROM trails WHERE seq < ? ORDER BY seq DESC LIMIT ?", before_seq, PAGE
+        ):
+            for _, body in page:
+                yield orjson.loads(body)
+            before_seq = page[-1][0]
+
+    def _select(self, query: str, *values: object) -> list[Any]:
+        with self._guard:
+            return self._database.execute(query, values).fetchall()
 
     def close(self) -> None:
-        self._database.close()
+        with self._guard:
+            self._database.close()

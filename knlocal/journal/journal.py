@@ -136,7 +136,7 @@ class Journal:
 
     def step(self, trail: Trail, step: Step) -> None:
         """Something happened to an event on its way."""
-        trail.steps.append(step)
+        trail.steps += (step,)
         self._keep(trail)
         for listener in self._listeners:
             listener(trail, step)

@@ -105,7 +105,7 @@ class Trail:
         self.via = via
         #: Why the door did not take the event; "" when it did.
         self.refused = refused
-        self.steps: list[Step] = []
+        self.steps: tuple[Step, ...] = ()
         #: How many steps are on disk already; -1 for none of it.
         self.saved = -1
 

@@ -69,6 +69,10 @@ class Queue(ABC):
         """The next message, when there is one."""
 
     @abstractmethod
+    def take_now(self) -> Message | None:
+        """The next message if it is at hand; None does not mean that there is none."""
+
+    @abstractmethod
     def done(self, message: Message) -> Awaitable[None] | None:
         """The subscriber has dealt with `message`. What is returned must be awaited before the next
         one is begun: until then a crash would deliver this one again."""

@@ -60,6 +60,9 @@ class DurableQueue(Queue):
                 taker.set_result(None)
                 break
 
+    def take_now(self) -> Message | None:
+        return self._window.popleft() if self._window else None
+
     async def take(self) -> Message:
         while True:
             if not self._window and self._behind:
@@ -170,6 +173,8 @@ class DurableEngine(Engine):
     def finished(self, uid: str, message: Message) -> Awaitable[None]:
         """A subscriber is done with a message; awaits the commit that says so."""
         self._finished.append((uid, message.key))
+        if self._left.get(message.key) == 1:
+            message.event.cache = None
         return asyncio.shield(self._plan())
 
     def read(self, uid: str, after: int, limit: int) -> list[Message]:

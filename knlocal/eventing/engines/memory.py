@@ -27,6 +27,9 @@ class MemoryQueue(Queue):
                 taker.set_result(None)
                 break
 
+    def take_now(self) -> Message | None:
+        return self._waiting.popleft() if self._waiting else None
+
     async def take(self) -> Message:
         while not self._waiting:
             taker = asyncio.get_running_loop().create_future()
@@ -95,3 +98,5 @@ class MemoryEngine(Engine):
         message.left -= 1
         if not message.left:
             self.used -= message.size
+            # Trails keep the event; its encodings nobody needs any more.
+            message.event.cache = None
