@@ -154,15 +154,6 @@ class Dispatcher:
             headers.append(PREFER_REPLY)
         return await self._post(url, headers, encoded.body, policy.timeout)
 
-    async def send_once(self, url: str, event: Event, timeout: float) -> Answer:
-        """One attempt to send an event, with word that a reply is welcome."""
-        local = self._by_url.get(_canonical(url))
-        if local is not None:
-            verdict = await local.accept(event)
-            return Answer(verdict.status, {}, verdict.reason.encode())
-        encoded = encode(event)
-        return await self._post(url, [*encoded.headers, PREFER_REPLY], encoded.body, timeout)
-
     async def _post(
         self, url: str, headers: Sequence[tuple[str, str]], body: bytes, timeout: float
     ) -> Answer:

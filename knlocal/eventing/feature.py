@@ -12,7 +12,6 @@ from knlocal.eventing.addresses import Addresses
 from knlocal.eventing.admission import check_expressions
 from knlocal.eventing.controllers.alpha import (
     EventPolicyController,
-    EventTransformController,
     RequestReplyController,
 )
 from knlocal.eventing.controllers.broker import BrokerController
@@ -67,7 +66,6 @@ class Eventing:
             SequenceController(*parts),
             ParallelController(*parts),
             EventTypeController(*parts),
-            EventTransformController(*parts, routes),
             RequestReplyController(*parts, routes),
             EventPolicyController(*parts),
             NamespaceSugar(store),

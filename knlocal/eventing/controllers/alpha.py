@@ -1,4 +1,4 @@
-"""EventTransform, RequestReply and EventPolicy (behaviours E75–E77)."""
+"""RequestReply and EventPolicy (behaviours E76, E77); EventTransform lives with the sources."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
 from knlocal.eventing.addresses import HOST_URL, SYSTEM
 from knlocal.eventing.children import NotOwned, child, ensure
-from knlocal.eventing.controller import EventingController, policies_off, put_address
+from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.plane import BROKER, TRIGGER, Plane
 from knlocal.eventing.requestreply import SERVICE, Conversation, RequestReplyDoor
-from knlocal.eventing.resolver import Destinations, Unresolved
-from knlocal.eventing.transform import TransformError, TransformHandler, compiled
+from knlocal.eventing.resolver import Destinations
 from knlocal.gateway import Route, RouteTable
 from knlocal.resources.base import (
     GroupKind,
@@ -29,83 +28,9 @@ from knlocal.resources.duration import parse_iso8601
 from knlocal.resources.names import child_name
 from knlocal.store.store import Store
 
-EVENT_TRANSFORM = GroupKind("eventing.knative.dev", "EventTransform")
 REQUEST_REPLY = GroupKind("eventing.knative.dev", "RequestReply")
 EVENT_POLICY = GroupKind("eventing.knative.dev", "EventPolicy")
 CONFIG_MAP = GroupKind("", "ConfigMap")
-
-
-class EventTransformController(EventingController):
-    """Transforms in the daemon itself; the Deployment that Knative would run is not needed."""
-
-    kind = EVENT_TRANSFORM
-    dependents = ("TransformationReady", "Addressable", "EventPoliciesReady")
-
-    def __init__(
-        self, store: Store, destinations: Destinations, plane: Plane, routes: RouteTable
-    ) -> None:
-        super().__init__(store, destinations, plane)
-        self._routes = routes
-
-    async def reconcile(self, key: Key) -> Requeue | None:
-        owner = f"eventing/transform/{key.namespace}/{key.name}"
-        transform = self.store.find_key(key)
-        self.destinations.begin(key)
-        if transform is None or is_deleting(transform):
-            self._routes.remove(owner)
-            return None
-        status: dict[str, Any] = dict(status_of(transform))
-        conditions = self.conditions(transform)
-        policies_off(conditions)
-        sink = self._sink(key, transform, status, conditions)
-        if sink is not None and self._program(transform, conditions):
-            conditions.true("TransformationReady")
-            service = child_name(key.name, "-jsonata")
-            handler = TransformHandler(self.plane.dispatcher, spec_of(transform), sink)
-            hosts = self.plane.addresses.hosts(service, key.namespace)
-            self._routes.put(owner, {host: Route(handler) for host in hosts})
-            url = self.plane.addresses.inside(service, key.namespace)
-            status["address"] = {"name": "http", "url": url}
-            outside = self.plane.addresses.outside(service, key.namespace)
-            status["annotations"] = {**(status.get("annotations") or {}), HOST_URL: outside}
-            conditions.true("Addressable")
-        self.finish(transform, status, conditions)
-        return None
-
-    def _sink(
-        self, key: Key, transform: Obj, status: dict[str, Any], conditions: Conditions
-    ) -> str | None:
-        """The sink's URL, "" without one, None (and said) while it is not resolved."""
-        sink = spec_of(transform).get("sink")
-        if not sink:
-            for name in ("sinkUri", "sinkCACerts", "sinkAudience"):
-                status.pop(name, None)
-            conditions.true("JsonataSinkBindingReady")
-            return ""
-        try:
-            address = self.resolve(key, sink)
-        except Unresolved as error:
-            conditions.false("JsonataSinkBindingReady", "SinkNotResolved", str(error))
-            conditions.false("TransformationReady", "SinkNotResolved", str(error))
-            return None
-        put_address(status, "sink", address)
-        conditions.true("JsonataSinkBindingReady")
-        return address.url
-
-    @staticmethod
-    def _program(transform: Obj, conditions: Conditions) -> bool:
-        spec = spec_of(transform)
-        reply = (spec.get("reply") or {}).get("jsonata")
-        try:
-            compiled(spec["jsonata"]["expression"])
-            if reply:
-                compiled(reply["expression"])
-        except TransformError as error:
-            conditions.false("JsonataDeploymentReady", "InvalidExpression", str(error))
-            conditions.false("TransformationReady", "InvalidExpression", str(error))
-            return False
-        conditions.true("JsonataDeploymentReady")
-        return True
 
 
 class RequestReplyController(EventingController):
