@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -138,8 +139,8 @@ class HttpClient:
     def _find(self, host: str) -> tuple[str, Exposure] | None:
         """The name and door under which this gateway serves `host`, if it does."""
         routes = self._routes
-        if routes is None:
-            return None
+        if routes is None or _is_address(host):
+            return None  # an address means the network, even where this gateway has a host of it
         if routes.find(host, "external") is not None:
             return host, "external"
         for name in full_names(host):
@@ -250,6 +251,15 @@ class HttpClient:
         return ResponseTooLarge(
             f"the answer of {address.host} is larger than {self._max_response} bytes"
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=4096)

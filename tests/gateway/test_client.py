@@ -270,3 +270,17 @@ async def test_failing_handlers_in_process_answer_as_through_the_door() -> None:
     with pytest.raises(RequestTimeout):
         await client.request("GET", "http://app.test/slow", timeout=0.01)
     await client.close()
+
+
+async def test_an_address_means_the_network_even_where_the_gateway_has_a_host_of_it(
+    upstream: Start,
+) -> None:
+    async def ours(request: Request) -> None:
+        await request.respond(404)
+
+    routes = RouteTable()
+    routes.put("test", {"127.0.0.1": Route(ours)})
+    client = HttpClient(routes, SystemClock())
+    server = await upstream(answering(OK, []))
+    assert (await client.request("POST", url_of(server))).status == 200
+    await client.close()
