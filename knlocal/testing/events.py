@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from cloudevents.core.base import BaseCloudEvent
 
 from knlocal.events import Event, encode
+from knlocal.events.sdk import from_sdk
 from knlocal.resources.base import GroupKind
 from knlocal.testing.matching import data_of, explain, mismatches, seconds
 
@@ -31,7 +33,8 @@ class Events:
         self,
         to: str = "broker:default",
         *,
-        type: str,
+        event: BaseCloudEvent | Event | None = None,
+        type: str = "",
         source: str = "/test",
         data: Any = None,
         id: str = "",
@@ -39,17 +42,19 @@ class Events:
     ) -> Event:
         """Send an event to "broker:NAME", "channel:NAME", "service:NAME" or a URL, and return it.
 
-        `data`: bytes as they are, text as text/plain, anything else as JSON. Fails the test when
-        the event is not accepted.
+        `event` is a whole one (the CloudEvents SDK's or knlocal's); otherwise one is made of the
+        other arguments. `data`: bytes as they are, text as text/plain, anything else as JSON.
+        Fails the test when the event is not accepted.
         """
-        event = make(type, source, data, id, attributes)
-        self._project.run(self._send(to, event), 60)
-        return event
+        sent = _whole(event) if event is not None else make(type, source, data, id, attributes)
+        self._project.run(self._send(to, sent), 60)
+        return sent
 
     async def asend(self, to: str = "broker:default", **what: Any) -> Event:
         """`send` for asynchronous tests."""
-        event = make(
-            what.pop("type"), what.pop("source", "/test"), what.pop("data", None),
+        whole = what.pop("event", None)
+        event = _whole(whole) if whole is not None else make(
+            what.pop("type", ""), what.pop("source", "/test"), what.pop("data", None),
             what.pop("id", ""), what,
         )  # fmt: skip
         await self._project.aio(self._send(to, event))
@@ -129,6 +134,8 @@ class Events:
 
 def make(type_: str, source: str, data: Any, id_: str, attributes: Mapping[str, str]) -> Event:
     """An event as tests write it."""
+    if not type_:
+        raise ValueError('an event needs a type: send(type="order.created", …)')
     body, content_type = _encoded(data)
     found: dict[str, Any] = {
         "specversion": "1.0",
@@ -140,6 +147,10 @@ def make(type_: str, source: str, data: Any, id_: str, attributes: Mapping[str, 
     if content_type:
         found.setdefault("datacontenttype", content_type)
     return Event(found, body)
+
+
+def _whole(event: BaseCloudEvent | Event) -> Event:
+    return event if isinstance(event, Event) else from_sdk(event)
 
 
 def _encoded(data: Any) -> tuple[bytes | None, str]:

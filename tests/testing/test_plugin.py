@@ -3,6 +3,9 @@
 import asyncio
 
 import pytest
+from cloudevents.core.v1.event import CloudEvent
+
+from knlocal.events.sdk import to_sdk
 
 pytestmark = pytest.mark.knlocal(folder="shop", runtime="process")
 
@@ -41,6 +44,13 @@ def test_events_reach_services_and_sinks_and_are_seen(knlocal, sink) -> None:
     assert knlocal.events.expect(type="order.created").id == sent.id
     knlocal.events.send(type="order.paid")
     sink.expect_none(type="order.paid")
+
+
+def test_an_event_of_the_sdk_can_be_sent(knlocal, sink) -> None:
+    knlocal.apply(trigger(sink))
+    attributes = {"specversion": "1.0", "id": "s1", "type": "order.created", "source": "/sdk"}
+    knlocal.events.send(event=CloudEvent(attributes, {"n": 1}))
+    assert to_sdk(sink.expect(id="s1", data={"n": 1})).get_source() == "/sdk"
 
 
 def test_tests_do_not_see_each_others_objects(knlocal, sink) -> None:
