@@ -51,7 +51,8 @@ namespaceDefaults:
 _LOGGING = '{"level": "info", "encoding": "json", "outputPaths": ["stdout"]}'
 _EVENTING_FLAGS = {
     "kreference-group": "disabled",
-    "delivery-retryafter": "disabled",
+    # Off in Knative; on here, so that `retryAfterMax` can be tried without a flag.
+    "delivery-retryafter": "enabled",
     "delivery-timeout": "enabled",
     "kreference-mapping": "disabled",
     "transport-encryption": "disabled",
