@@ -15,7 +15,7 @@ from knlocal.cli.exits import CliError, Exit
 if TYPE_CHECKING:
     from knlocal.cli.client import Client
     from knlocal.project.home import Card, Home
-    from knlocal.project.settings import Settings
+    from knlocal.project.settings import Project, Settings
 
 
 @dataclass
@@ -45,10 +45,17 @@ class Context:
         return config.load(self.file)
 
     @cached_property
+    def project(self) -> Project:
+        """`[project]`, readable even while the rest of the file is being edited."""
+        from knlocal.project import config
+
+        return config.peek(self.file)
+
+    @cached_property
     def home(self) -> Home:
         from knlocal.project.home import Home
 
-        return Home(self.settings.state_dir)
+        return Home(self.file.parent / self.project.state_dir)
 
     @cached_property
     def card(self) -> Card:
@@ -56,7 +63,7 @@ class Context:
         card = self.home.read_card() if self.home.is_held() else None
         if card is None:
             raise CliError(
-                f"project {self.settings.project.name!r} is not up",
+                f"project {self.project.name!r} is not up",
                 Exit.NO_DAEMON,
                 "`knlocal up` starts it",
             )
@@ -71,7 +78,7 @@ class Context:
 
     @property
     def namespace(self) -> str:
-        return self.settings.project.namespace
+        return self.project.namespace
 
 
 pass_context = click.make_pass_decorator(Context)

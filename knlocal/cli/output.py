@@ -99,9 +99,9 @@ def print_objects(objects: Sequence[Obj], form: str, *, single: bool = False) ->
             echo(f"{kind}.{group}/{obj['metadata']['name']}" if group else
                  f"{kind}/{obj['metadata']['name']}")  # fmt: skip
         return
-    value: Any = objects[0]
-    if not single or len(objects) != 1:
-        value = {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": list(objects)}
+    value: Any = {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": list(objects)}
+    if single and len(objects) == 1:
+        value = objects[0]
     echo(as_text(value, form))
 
 

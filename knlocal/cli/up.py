@@ -197,7 +197,7 @@ def _relay(reader: int) -> bool:
 @pass_context
 def down_command(context: Context, purge: bool) -> int:
     """Stop the project and remove its containers. Its objects are kept for the next `up`."""
-    home, name = context.home, context.settings.project.name
+    home, name = context.home, context.project.name
     card = home.read_card() if home.is_held() else None
     if card is not None:
         with contextlib.suppress(ProcessLookupError):

@@ -12,7 +12,7 @@ import tomli
 from pydantic import BaseModel, ValidationError
 
 from knlocal.project.errors import Problem, ProjectError, did_you_mean, shown
-from knlocal.project.settings import TABLE, TEXT, Settings, is_name
+from knlocal.project.settings import TABLE, TEXT, Project, Settings, is_name
 
 FILE_NAME = "knlocal.toml"
 
@@ -48,6 +48,18 @@ def load(path: Path) -> Settings:
     except OSError as error:
         raise ProjectError(Problem(name, f"cannot be read: {error.strerror}")) from None
     return parse(text, name, path.resolve().parent)
+
+
+def peek(path: Path) -> Project:
+    """`[project]` of a file whatever else is wrong with it: enough to find its daemon."""
+    try:
+        table = tomli.loads(path.read_text("utf-8")).get("project", {})
+        project = Project.model_validate(
+            {key: table[key] for key in ("name", "state_dir", "namespace") if key in table}
+        )
+    except (OSError, ValueError, AttributeError):
+        project = Project()
+    return project.model_copy(update={"name": project.name or default_name(path.parent)})
 
 
 def parse(text: str, name: str = FILE_NAME, root: Path = Path()) -> Settings:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import watchfiles
@@ -84,43 +85,64 @@ class Watched:
 
 
 async def batches(watched: Watched, stop: asyncio.Event) -> AsyncIterator[set[Path]]:
-    """Paths that changed and concern the project, batch by batch, until `stop`."""
-    polling = False
+    """Paths that changed and concern the project, batch by batch, until `stop`.
+
+    Whenever folders come or go, watching begins anew, and all source folders are told: what was
+    saved in between would be missed else.
+    """
+    polling, again = False, False
     while not stop.is_set():
         folders = watched.folders()
-        if not folders:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), POLL / 1000)
-            continue
         try:
-            async for changes in watchfiles.awatch(
-                *folders,
-                recursive=False,
-                watch_filter=None,
-                debounce=LONGEST,
-                step=QUIET,
-                stop_event=stop,
-                force_polling=polling,
-                poll_delay_ms=POLL,
-                ignore_permission_denied=True,
-            ):
-                paths = {Path(path) for _, path in changes}
-                relevant = {path for path in paths if watched.concerns(path)}
-                if relevant:
-                    yield relevant
-                # Folders came or went: watch what is there now.
-                if watched.folders() != folders:
-                    break
-            else:
-                return
+            async with aclosing(_watch(folders, stop, polling=polling)) as changes:
+                following = asyncio.ensure_future(anext(changes))
+                try:
+                    await asyncio.sleep(0)  # from here on the watches stand
+                    if again:
+                        yield set(watched.sources)
+                    while True:
+                        paths = await following
+                        relevant = {path for path in paths if watched.concerns(path)}
+                        if relevant:
+                            yield relevant
+                        if watched.folders() != folders or paths & folders:
+                            break
+                        following = asyncio.ensure_future(anext(changes))
+                finally:
+                    following.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, Exception):
+                        await following
+            again = True
+        except StopAsyncIteration:
+            return
         except (FileNotFoundError, RuntimeError) as error:
             log.info("watching again: %s", error)  # a folder went away just now
+            again = True
             await asyncio.sleep(QUIET / 1000)
         except OSError as error:
             if polling:
                 raise
             log.warning("no more watches to be had (%s); looking twice a second instead", error)
-            polling = True
+            polling = again = True
+
+
+async def _watch(
+    folders: set[Path], stop: asyncio.Event, *, polling: bool
+) -> AsyncGenerator[set[Path], None]:
+    if not folders:
+        await stop.wait()
+    async for changes in watchfiles.awatch(
+        *folders,
+        recursive=False,
+        watch_filter=None,
+        debounce=LONGEST,
+        step=QUIET,
+        stop_event=stop,
+        force_polling=polling,
+        poll_delay_ms=POLL,
+        ignore_permission_denied=True,
+    ):
+        yield {Path(path) for _, path in changes}
 
 
 def _folders(folder: Path, ignore: Ignore) -> Iterator[Path]:

@@ -1,0 +1,162 @@
+"""Saving a file changes what answers; a mistake changes nothing."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.e2e.conftest import DEADLINE, SERVER, Knlocal
+
+
+@contextmanager
+def up(knlocal: Knlocal) -> Iterator[list[str]]:
+    """`knlocal up` in the foreground, and the lines it has printed so far."""
+    process = subprocess.Popen(
+        knlocal.command("up"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=knlocal.env(),
+    )  # fmt: skip
+    lines: list[str] = []
+
+    def follow() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+
+    reader = threading.Thread(target=follow, daemon=True)
+    reader.start()
+    try:
+        knlocal.until(lambda: any("Ctrl-C stops everything" in line for line in lines))
+        yield lines
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+        reader.join(DEADLINE)
+
+
+def get(knlocal: Knlocal) -> tuple[int, str]:
+    host, _, port = knlocal.card["gateway"].rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+    try:
+        connection.request("GET", "/", headers={"Host": "hello.default.localhost"})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def says(knlocal: Knlocal, text: str) -> bool:
+    return get(knlocal)[1].startswith(text)
+
+
+def code(greeting: str) -> str:
+    return SERVER.replace("'hello'", repr(greeting))
+
+
+def test_a_save_becomes_a_revision_that_takes_over(knlocal: Knlocal) -> None:
+    with up(knlocal) as lines:
+        assert get(knlocal) == (200, "hello hello-00001\n")
+        knlocal.source("main.py", code("goodbye"))
+        knlocal.until(lambda: get(knlocal) == (200, "goodbye hello-00002\n"))
+        knlocal.until(lambda: any("hello-00002 takes over" in line for line in lines))
+
+
+def test_a_broken_save_keeps_the_last_good_revision_and_shows_the_error(knlocal: Knlocal) -> None:
+    with up(knlocal) as lines:
+        knlocal.source("main.py", "import nothing_like_that\n" + SERVER)
+        knlocal.until(lambda: any("No module named 'nothing_like_that'" in line for line in lines))
+        knlocal.until(lambda: any("hello-00001 keeps serving" in line for line in lines))
+        assert get(knlocal) == (200, "hello hello-00001\n")
+        knlocal.source("main.py", code("mended"))
+        knlocal.until(lambda: says(knlocal, "mended"))
+
+
+def test_not_one_request_fails_while_code_is_saved_again_and_again(knlocal: Knlocal) -> None:
+    failures: list[object] = []
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                status, text = get(knlocal)
+                seen.add(text.split(" ")[0])
+                if status != 200:
+                    failures.append((status, text))
+            except OSError as error:
+                failures.append(error)
+            done.wait(0.01)
+
+    with up(knlocal):
+        askers = [threading.Thread(target=ask) for _ in range(3)]
+        for asker in askers:
+            asker.start()
+        try:
+            for round_ in range(4):
+                knlocal.source("main.py", code(f"round{round_}"))
+                knlocal.until(lambda wanted=f"round{round_}": wanted in seen)  # type: ignore[misc]
+        finally:
+            done.set()
+            for asker in askers:
+                asker.join(DEADLINE)
+    assert failures == []
+
+
+def test_saves_in_quick_succession_end_with_the_last_one(local: Knlocal) -> None:
+    with up(local):
+        for round_ in range(40):
+            local.source("main.py", code(f"round{round_}"))
+            time.sleep(0.02)  # as fast as an eager editor
+        local.until(lambda: says(local, "round39"))
+        # Far fewer revisions than saves: what was obsolete before it began was never made.
+        assert len(local.objects("revisions")) < 20
+
+
+def test_an_edit_of_the_file_applies_just_the_difference(local: Knlocal) -> None:
+    hello = '[services.hello]\nsource = "app"\n'
+    with up(local) as lines:
+        (before,) = local.objects("ksvc")
+        local.write(hello + "[brokers.default]\n")
+        local.until(lambda: local.objects("brokers"))
+        local.write(hello + "[brokrs.default]\n")
+        local.until(lambda: any("did you mean 'brokers'?" in line for line in lines))
+        assert local.objects("brokers")
+        local.write(hello)
+        local.until(lambda: not local.objects("brokers"))
+        (after,) = local.objects("ksvc")
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+
+
+def test_a_save_takes_over_after_a_rollback(local: Knlocal) -> None:
+    with up(local):
+        local.source("main.py", code("second"))
+        local.until(lambda: says(local, "second"))
+        local("rollback", "hello")
+        local.until(lambda: says(local, "hello"))
+        local.source("main.py", code("third"))
+        local.until(lambda: says(local, "third"))
+
+
+def test_a_manifest_that_is_edited_or_removed_follows(local: Knlocal) -> None:
+    folder = local.folder / "k8s"
+    folder.mkdir()
+    (folder / "keep.yaml").write_text("")
+    manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '%s'}\n"
+    toml = (local.folder / "knlocal.toml").read_text()
+    toml = toml.replace("[project]", '[project]\nmanifests = ["k8s/*.yaml"]')
+    (local.folder / "knlocal.toml").write_text(toml)
+
+    def value() -> str:
+        found = local("get", "cm", "c", "-o", "json", code=None).stdout
+        return '"a": "1"' if '"a": "1"' in found else '"a": "2"' if '"a": "2"' in found else ""
+
+    with up(local):
+        (folder / "c.yaml").write_text(manifest % 1)
+        local.until(lambda: value() == '"a": "1"')
+        (folder / "c.yaml").write_text(manifest % 2)
+        local.until(lambda: value() == '"a": "2"')
+        (folder / "c.yaml").unlink()
+        local.until(lambda: value() == "")
