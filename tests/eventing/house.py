@@ -35,6 +35,7 @@ VERSIONS = {"EventType": "v1beta3", "EventTransform": "v1alpha1", "RequestReply"
 class House:
     def __init__(self, store: Store, durable: Path | None = None) -> None:
         self.store = store
+        self._stopped = False
         assert isinstance(store.clock, VirtualClock)
         self.clock = store.clock
         self.routes = RouteTable()
@@ -61,6 +62,9 @@ class House:
         await self.settled()
 
     async def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
         await self.manager.stop()
         await self.eventing.stop(grace=0)
         self.garbage.stop()

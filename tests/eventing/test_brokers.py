@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from knlocal.eventing import HOST_URL
+from knlocal.eventing.engines.durable import WINDOW
+from knlocal.events import Event
+from knlocal.resources.base import GroupKind
 from knlocal.resources.status import StatusError
 from tests.eventing.house import House, to
 from tests.eventing.plane import Reply
@@ -350,3 +356,46 @@ async def test_an_event_type_says_whether_its_reference_exists(house: House) -> 
     assert house.condition("EventType", "e")[:2] == ("False", "ResourceDoesNotExist")
     await house.apply("Broker", "b")
     assert house.condition("EventType", "e")[0] == "True"
+
+
+async def test_a_durable_broker_goes_on_where_it_was(house: House, tmp_path: Path) -> None:
+    sink = await house.service("sink")
+    sink.gate.clear()
+    await house.apply("Broker", "b", annotations={"knlocal.dev/durable": "true"})
+    for name in ("t", "gone"):
+        await house.apply("Trigger", name, {"broker": "b", "subscriber": to("sink")})
+    url = house.get("Broker", "b")["status"]["address"]["url"]
+    for n in range(5):
+        assert (await house.post(url, str(n))).status == 202
+    await house.settled()
+    await house.stop()
+    house.store.delete(GroupKind("eventing.knative.dev", "Trigger"), "default", "gone")
+
+    again = House(house.store, tmp_path / "events.db")
+    received = await again.service("sink")
+    await again.start()
+    await again.delivered()
+    # The first was being delivered when the daemon stopped: at least once.
+    assert received.ids == ["0", "1", "2", "3", "4"]
+    engine = again.eventing.dispatcher.engines["durable"]
+    assert engine.known() == []
+    await again.stop()
+
+
+async def test_a_long_durable_queue_is_read_back_in_order(house: House) -> None:
+    sink = await house.service("sink")
+    sink.gate.clear()
+    await house.apply("Broker", "b", annotations={"knlocal.dev/durable": "true"})
+    await house.apply("Trigger", "t", {"broker": "b", "subscriber": to("sink")})
+    exchange = house.eventing.dispatcher.exchange("Broker", "default", "b")
+    assert exchange is not None
+    count = 2 * WINDOW + 500
+    event = {"specversion": "1.0", "type": "t", "source": "/s"}
+    for start in range(0, count, 500):
+        await asyncio.gather(
+            *(exchange.accept(Event({**event, "id": str(n)})) for n in range(start, start + 500))
+        )
+    sink.gate.set()
+    for _ in range(40):
+        await house.delivered()
+    assert sink.ids == [str(n) for n in range(count)]
