@@ -212,7 +212,9 @@ def _cesql(text: str, path: str) -> Filter:
         if result.value is True:
             return None
         names = sorted(expression.attributes)
-        said = ", ".join(f'{n}="{canonical(attributes.get(n, ""))}"' for n in names)
+        said = ", ".join(
+            f'{n}="{canonical(attributes[n])}"' if n in attributes else f"{n} absent" for n in names
+        )
         value = canonical(result.value)
         return Refusal(path, text, detail=f"{text} is {value}{f' with {said}' if said else ''}")
 

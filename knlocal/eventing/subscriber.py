@@ -47,7 +47,7 @@ SOFT_DEPTH = 64
 """Waiting messages above which a quick subscriber is given time to catch up."""
 
 HOLD_SECONDS = 0.05
-"""How long an answer at the door may be held for that, at most."""
+"""How long an answer at the door may be held while nothing is delivered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +110,7 @@ class Subscriber:
         self.quick = False
         self._held: deque[asyncio.Future[None]] = deque()
         self._hold_timer: Timer | None = None
+        self._delivered = self._delivered_then = 0
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -129,6 +130,8 @@ class Subscriber:
     async def stop(self) -> None:
         """Break off at once; what was not done stays in the queue."""
         self._release_all()
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
         workers = list(self._workers)
         for worker in workers:
             worker.cancel()
@@ -169,7 +172,8 @@ class Subscriber:
         held = asyncio.get_running_loop().create_future()
         self._held.append(held)
         if self._hold_timer is None:
-            self._hold_timer = self._transport.clock.call_later(HOLD_SECONDS, self._release_all)
+            self._delivered_then = self._delivered
+            self._hold_timer = self._transport.clock.call_later(HOLD_SECONDS, self._hold_over)
         await held
 
     def _release(self) -> None:
@@ -181,10 +185,16 @@ class Subscriber:
         if not held.done():
             held.set_result(None)
 
+    def _hold_over(self) -> None:
+        """No sender is held by a worker that has not got on since."""
+        self._hold_timer = None
+        if self._delivered == self._delivered_then:
+            self._release_all()
+        elif self._held:
+            self._delivered_then = self._delivered
+            self._hold_timer = self._transport.clock.call_later(HOLD_SECONDS, self._hold_over)
+
     def _release_all(self) -> None:
-        if self._hold_timer is not None:
-            self._hold_timer.cancel()
-            self._hold_timer = None
         while self._held:
             held = self._held.popleft()
             if not held.done():
@@ -216,6 +226,7 @@ class Subscriber:
             committed = queue.done(message)
             if committed is not None:
                 await committed
+            self._delivered += 1
             if self._held:
                 self._release()
 

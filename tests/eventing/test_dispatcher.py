@@ -528,3 +528,25 @@ async def test_cancelled_waiters_do_not_disturb_others(plane: Plane) -> None:
     await asyncio.gather(*posts, return_exceptions=True)
     await plane.settled()
     assert set(one.ids) >= {str(n) for n in range(10) if n != 3}
+
+
+async def test_senders_that_outrun_a_quick_subscriber_are_held_a_little(
+    plane: Plane, clock: VirtualClock
+) -> None:
+    one = plane.recorder("one")
+    exchange = await plane.channel("c", subscription("s", one))
+    await plane.post(channel_url("c"), "first")
+    await plane.settled()
+    event = {"specversion": "1.0", "type": "t", "source": "/s"}
+    posts = [
+        asyncio.ensure_future(exchange.accept(Event({**event, "id": str(n)}))) for n in range(200)
+    ]
+    one.gate.clear()
+    await plane.settled(50)
+    assert not all(post.done() for post in posts)
+    # The subscriber hangs: after a moment without any delivery nobody waits for it any longer.
+    await clock.advance(0.2)
+    assert all(post.done() for post in posts)
+    one.gate.set()
+    await plane.settled(20_000)
+    assert len(one.ids) == 201
