@@ -26,7 +26,7 @@ from knlocal.eventing.engines import DurableEngine, Engine, MemoryEngine
 from knlocal.eventing.exchange import Exchange
 from knlocal.eventing.filters import Filter, trigger_filter
 from knlocal.eventing.ingress import BrokerIngress
-from knlocal.eventing.subscriber import Subscription
+from knlocal.eventing.subscription import Subscription
 from knlocal.events import Event, decode
 from knlocal.gateway import Gateway, HttpClient, Route, RouteTable
 from knlocal.journal import Door, Journal

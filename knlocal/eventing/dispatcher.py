@@ -11,7 +11,8 @@ from urllib.parse import urljoin, urlsplit
 from knlocal.clock import Clock
 from knlocal.eventing.engines import Engine, MemoryEngine, Message
 from knlocal.eventing.exchange import Exchange
-from knlocal.eventing.subscriber import Answer, Subscription, Transport
+from knlocal.eventing.subscriber import Transport
+from knlocal.eventing.subscription import Answer, Subscription
 from knlocal.events import Event, encode
 from knlocal.gateway.client import HttpClient, HttpClientError
 from knlocal.journal import Door, Journal

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from knlocal.eventing.engines import Engine, Full, Message
-from knlocal.eventing.subscriber import Subscriber, Subscription, Transport
+from knlocal.eventing.subscriber import Subscriber, Transport
+from knlocal.eventing.subscription import Subscription
 from knlocal.events import Event
 from knlocal.journal import Door, Journal, Trail
 

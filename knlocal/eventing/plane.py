@@ -18,7 +18,7 @@ from knlocal.eventing.eventtypes import EventTypeRegistrar
 from knlocal.eventing.exchange import Exchange
 from knlocal.eventing.filters import Filter, Refusal, trigger_filter
 from knlocal.eventing.ingress import MAX_EVENT, BrokerIngress, ChannelIngress
-from knlocal.eventing.subscriber import Subscription
+from knlocal.eventing.subscription import Subscription
 from knlocal.gateway import Route, RouteTable
 from knlocal.journal import Door
 from knlocal.resources.base import (

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from knlocal.clock import Clock, Timer
-from knlocal.eventing.delivery import DeliveryPolicy, should_retry
+from knlocal.eventing.deadletter import error_attributes
+from knlocal.eventing.delivery import should_retry
 from knlocal.eventing.engines import Message, Queue
-from knlocal.eventing.filters import EVERYTHING, Filter, Refusal
+from knlocal.eventing.subscription import Answer, Subscription
 from knlocal.events import Event, InvalidEvent, decode, has_event
 from knlocal.journal import Step, Trail
 from knlocal.journal.trail import StepKind, response_start
 
 log = logging.getLogger(__name__)
-
-ERROR_DATA_LIMIT = 1024
-"""Characters of knativeerrordata (behaviour E39)."""
-
-
-class Answer(NamedTuple):
-    """What came of one attempt. `status` 0: there was no answer, and `error` says why."""
-
-    status: int
-    headers: Mapping[str, str] = {}
-    body: bytes = b""
-    error: str = ""
-
-    @property
-    def accepted(self) -> bool:
-        return 200 <= self.status < 300
-
 
 _UNTRIED = Answer(-1)
 
@@ -48,39 +29,6 @@ SOFT_DEPTH = 64
 
 HOLD_SECONDS = 0.05
 """How long an answer at the door may be held while nothing is delivered."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Subscription:
-    """Who gets what, and how hard it is tried: a Trigger, or a Subscription of a channel.
-
-    `subscriber` "" with `unresolved` set means: not known yet, keep the events. "" without it means
-    that events go to `reply` as they are. Immutable: a trail remembers the one that judged it.
-    """
-
-    uid: str
-    name: str
-    """For people: "trigger default/created"."""
-    namespace: str
-    subscriber: str = ""
-    unresolved: str = ""
-    """Why the subscriber's address is not known."""
-    reply: str = ""
-    dead_letter: str = ""
-    policy: DeliveryPolicy = field(default_factory=DeliveryPolicy)
-    filter: Filter = EVERYTHING
-    strict_reply: bool = False
-    """A broker's rule: an answer that is neither empty nor an event is a failure."""
-    parallel: int = 1
-    """Deliveries at a time; above 1 means that order does not matter."""
-    worker: list[Subscriber] = field(default_factory=list)
-    """The one at work (set once by the exchange)."""
-
-    def refusal(self, attributes: Mapping[str, Any]) -> Refusal | None:
-        return self.filter.explain(attributes)
-
-    def waiting(self, trail: Trail) -> str:
-        return self.worker[0].waiting(trail) if self.worker else "not being delivered"
 
 
 class Transport(NamedTuple):
@@ -445,28 +393,3 @@ def _route(one: Subscription) -> tuple[object, ...]:
 
 def _is_event(answer: Answer) -> bool:
     return has_event(answer.headers)
-
-
-def error_attributes(destination: str, answer: Answer) -> dict[str, Any]:
-    """What a dead letter says about its failure (behaviour E39)."""
-    body = answer.body
-    status = answer.status
-    if not status:
-        status, body = 500, f"dispatch error: {answer.error}".encode()
-    elif not body and answer.error:
-        body = answer.error.encode()
-    attributes: dict[str, Any] = {
-        "knativeerrordest": _sanitized(destination),
-        "knativeerrorcode": status,
-    }
-    data = base64.b64encode(body[:ERROR_DATA_LIMIT]).decode()[:ERROR_DATA_LIMIT]
-    if data:
-        attributes["knativeerrordata"] = data
-    return attributes
-
-
-def _sanitized(url: str) -> str:
-    """Without what is nobody's business: user, password, query and fragment."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))

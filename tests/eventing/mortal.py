@@ -20,7 +20,7 @@ from knlocal.eventing.delivery import DeliveryPolicy
 from knlocal.eventing.dispatcher import Dispatcher
 from knlocal.eventing.engines import DurableEngine
 from knlocal.eventing.ingress import BrokerIngress
-from knlocal.eventing.subscriber import Subscription
+from knlocal.eventing.subscription import Subscription
 from knlocal.gateway import Gateway, HttpClient, Route, RouteTable
 from knlocal.journal import Door, Journal
 

@@ -19,7 +19,7 @@ from knlocal.eventing.engines import Engine
 from knlocal.eventing.exchange import Exchange
 from knlocal.eventing.filters import trigger_filter
 from knlocal.eventing.ingress import BrokerIngress, ChannelIngress
-from knlocal.eventing.subscriber import Subscription
+from knlocal.eventing.subscription import Subscription
 from knlocal.events import Event, decode
 from knlocal.gateway import HttpClient, Request, Response, Route, RouteTable
 from knlocal.journal import Door, Journal
