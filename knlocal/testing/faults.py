@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from knlocal.eventing.dispatcher import Deliver
-from knlocal.eventing.subscriber import Answer, Subscription
+from knlocal.eventing.subscription import Answer, Subscription
 from knlocal.events import Event
 from knlocal.gateway import Handler, Request
 from knlocal.testing.matching import seconds
