@@ -80,11 +80,12 @@ class DurableQueue(Queue):
         if messages:
             self._last = messages[-1].key
 
-    def done(self, message: Message) -> Awaitable[None] | None:
-        if self.closed:
-            return None
-        self.depth -= 1
-        return self._engine.finished(self.uid, message)
+    def done(self, message: Message) -> None:
+        # Not waited for: the commit is the next thing that the event loop does, and what the worker
+        # sends meanwhile leaves after it (connections send at the end of a turn).
+        if not self.closed:
+            self.depth -= 1
+            self._engine.finished(self.uid, message)
 
     def position(self, message: Message) -> int:
         for index, waiting in enumerate(self._window):
@@ -170,12 +171,12 @@ class DurableEngine(Engine):
         self._accepted.append((message, queues, _pack(message)))
         return asyncio.shield(self._plan())
 
-    def finished(self, uid: str, message: Message) -> Awaitable[None]:
-        """A subscriber is done with a message; awaits the commit that says so."""
+    def finished(self, uid: str, message: Message) -> None:
+        """A subscriber is done with a message; the next commit says so."""
         self._finished.append((uid, message.key))
         if self._left.get(message.key) == 1:
             message.event.cache = None
-        return asyncio.shield(self._plan())
+        self._plan()
 
     def read(self, uid: str, after: int, limit: int) -> list[Message]:
         """The next messages that wait for `uid`."""
