@@ -8,6 +8,8 @@ from knlocal.resources.base import GroupKind, Obj, is_deleting, timestamp
 from knlocal.store.store import NAMESPACE, Store
 
 EVENT = GroupKind("", "Event")
+#: Kubernetes forgets Events after an hour; here the oldest go when there are this many.
+MOST_EVENTS = 2_000
 
 
 class EventRecorder:
@@ -41,6 +43,8 @@ class EventRecorder:
 
             self._store.modify(EVENT, namespace, name, count_up)
             return
+        if self._store.count(EVENT) >= MOST_EVENTS:
+            self._forget_oldest(MOST_EVENTS // 10)
         self._store.create(
             {
                 "apiVersion": "v1",
@@ -65,3 +69,9 @@ class EventRecorder:
                 "count": 1,
             }
         )
+
+    def _forget_oldest(self, count: int) -> None:
+        events = sorted(self._store.list(EVENT), key=lambda e: e.get("lastTimestamp") or "")
+        for event in events[:count]:
+            metadata = event["metadata"]
+            self._store.delete(EVENT, metadata["namespace"], metadata["name"])

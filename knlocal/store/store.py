@@ -97,7 +97,7 @@ class Store:
         clock: Clock,
         database: Path | None = None,
         *,
-        history: int = 10_000,
+        history: int = 2_000,
     ) -> None:
         self.registry = registry
         self.clock = clock
@@ -157,6 +157,10 @@ class Store:
             wanted = labels.items()
             found = [o for o in found if wanted <= (o["metadata"].get("labels") or {}).items()]
         return found
+
+    def count(self, group_kind: GroupKind) -> int:
+        """How many objects of one kind there are."""
+        return len(self._objects[group_kind])
 
     def children(self, uid: str) -> Objects:
         """Objects that name `uid` among their owners."""
@@ -294,8 +298,9 @@ class Store:
 
     def set_status(self, key: Key, status: Mapping[str, Any]) -> Obj | None:
         """Replace the status of an object; None when it is gone."""
-        if self.find_key(key) is None:
-            return None
+        current = self.find_key(key)
+        if current is None or current.get("status") == status:
+            return current
         return self.modify(
             key.group_kind, key.namespace, key.name,
             lambda obj: obj.__setitem__("status", dict(status)), subresource="status",

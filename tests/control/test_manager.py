@@ -8,6 +8,7 @@ import pytest
 from knlocal.clock import VirtualClock
 from knlocal.control.conditions import Conditions, find_condition, is_ready
 from knlocal.control.controller import Controller, Requeue, Retry, Watching, owned_by
+from knlocal.control.events import MOST_EVENTS, EventRecorder
 from knlocal.control.garbage import GarbageCollector
 from knlocal.control.manager import Manager
 from knlocal.control.namespaces import NamespaceController, admit_namespace
@@ -299,3 +300,17 @@ def test_ready_counts_only_for_the_current_generation(clock: VirtualClock) -> No
     assert not is_ready(obj)
     obj["status"]["observedGeneration"] = 2
     assert is_ready(obj)
+
+
+async def test_the_oldest_events_are_forgotten(store: Store, clock: VirtualClock) -> None:
+    recorder = EventRecorder(store, "test")
+    widget = store.create(make("Widget", "one"))
+    for number in range(MOST_EVENTS + 1):
+        recorder.normal(widget, "Counted", f"number {number}")
+        if number == 0:
+            await clock.advance(1)
+    events = store.list(GroupKind("", "Event"))
+    assert len(events) <= MOST_EVENTS
+    messages = {event["message"] for event in events}
+    assert "number 0" not in messages
+    assert f"number {MOST_EVENTS}" in messages
