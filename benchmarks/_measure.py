@@ -34,7 +34,7 @@ class Row:
             self.at_least is None or self.ratio >= self.at_least
         )
 
-    def markdown(self) -> str:
+    def markdown(self, prefix: str = "") -> str:
         target = (
             f"≤ {self.at_most:g}"
             if self.at_most is not None
@@ -44,7 +44,7 @@ class Row:
         )
         verdict = "yes" if self.met else "**no**"
         return (
-            f"| {self.name} | {self.ours:.4g} {self.unit} | {self.theirs:.4g} {self.unit} |"
+            f"| {prefix}{self.name} | {self.ours:.4g} {self.unit} | {self.theirs:.4g} {self.unit} |"
             f" {self.ratio:.3f} | {target} | {verdict} |"
         )
 

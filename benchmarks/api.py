@@ -28,6 +28,8 @@ from knlocal.control.namespaces import admit_namespace
 from knlocal.resources.catalog import registry
 from knlocal.store.store import Store
 
+TITLE = "The Kubernetes API alone"
+NEEDS = ()
 OBJECTS = 1000
 WATCHES = 500
 SERVICES = "/apis/serving.knative.dev/v1/namespaces/default/services"
@@ -148,11 +150,10 @@ async def measure(home: Path) -> list[Row]:
         return rows
 
 
-def main() -> int:
+def run(times: int = 20) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        rows = asyncio.run(measure(Path(folder)))
-    return report("The Kubernetes API", rows, theirs="limit")
+        return asyncio.run(measure(Path(folder)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(TITLE, run(), theirs="limit"))

@@ -31,6 +31,8 @@ import grpc
 from benchmarks._measure import Row, report
 from tests.images import build
 
+TITLE = "Gateway, in a process of its own"
+NEEDS = ("docker", "nginx", "wrk")
 SECONDS = 1
 CONNECTIONS = 16
 STREAMS = 16
@@ -40,10 +42,15 @@ HOST = "127.0.0.1"
 
 def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    for tool in ("wrk", "nginx", "docker"):
+    for tool in NEEDS:
         if shutil.which(tool) is None:
             print(f"benchmarks.gateway needs {tool}: install it and try again")
             return 2
+    title = f"Gateway (median of {rounds} rounds of {SECONDS} s)"
+    return report(title, run(rounds), ours="gateway")
+
+
+def run(rounds: int = 20) -> list[Row]:
     with ExitStack() as stack:
         address = stack.enter_context(container())
         stack.enter_context(process(serve, address, PORTS["gateway"], "http1", 8080))
@@ -56,7 +63,7 @@ def main() -> int:
         for name in ("service", "grpc"):
             wait_for(PORTS[name])
         rows.append(unary(max(3, rounds // 2)))
-    return report(f"Gateway (median of {rounds} rounds of {SECONDS} s)", rows, ours="gateway")
+    return rows
 
 
 def throughput(rounds: int) -> list[Row]:
@@ -100,10 +107,11 @@ def unary(rounds: int) -> Row:
     )
 
 
-def wrk(url: str, connections: int) -> tuple[float, float]:
+def wrk(url: str, connections: int, host: str = "") -> tuple[float, float]:
     """Requests a second, and the median latency in milliseconds."""
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency", url],
+        ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency", url]
+        + (["-H", f"Host: {host}"] if host else []),
         capture_output=True,
         text=True,
         check=True,

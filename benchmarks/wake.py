@@ -23,11 +23,16 @@ from knlocal.runtime.docker_http import Engine
 from knlocal.runtime.docker_state import address
 from tests.images import build
 
+TITLE = "Wake a pod, to the first byte"
+NEEDS = ("docker",)
 IMAGES = {"compiled": "httpd", "Python": "pyserver"}
 
 
-async def main() -> int:
-    times = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+def run(times: int = 20) -> list[Row]:
+    return asyncio.run(measure(times))
+
+
+async def measure(times: int) -> list[Row]:
     images = await asyncio.to_thread(build.ensure, *IMAGES.values())
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -38,15 +43,15 @@ async def main() -> int:
         await engine.connect()
         try:
             for kind, image in ((kind, images[name]) for kind, name in IMAGES.items()):
-                run, start, thaw = await medians_ms(
+                whole, start, thaw = await medians_ms(
                     partial(docker_run, engine, image),
                     partial(started, runtime, image),
                     partial(unfrozen, runtime, image),
                     times=times,
                 )
                 rows += [
-                    Row(f"{kind}, stop: start a prepared container", start, run, at_most=0.5),
-                    Row(f"{kind}, freeze: un-freeze a paused container", thaw, run, at_most=0.1),
+                    Row(f"{kind}, stop: start a prepared container", start, whole, at_most=0.5),
+                    Row(f"{kind}, freeze: un-freeze a paused container", thaw, whole, at_most=0.1),
                 ]
         finally:
             for pod in await runtime.pods():
@@ -54,7 +59,7 @@ async def main() -> int:
             await runtime.close()
             await engine.close()
             sdk.close()
-    return report(f"Wake to first byte (median of {times})", rows, ours="pod", theirs="docker run")
+    return rows
 
 
 async def docker_run(engine: Engine, image: str) -> float:
@@ -106,4 +111,5 @@ def _plan(image: str) -> PodPlan:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    times = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    sys.exit(report(f"{TITLE} (median of {times})", run(times), ours="pod", theirs="docker run"))
