@@ -25,6 +25,7 @@ from knlocal import __version__
 from knlocal.apiserver.eventdoor import PREFIX as EVENTS_PREFIX
 from knlocal.apiserver.eventdoor import EventDoor
 from knlocal.apiserver.kubeconfig import write_kubeconfig
+from knlocal.apiserver.metricsdoor import METRICS_PATH, metrics_door
 from knlocal.apiserver.server import ApiServer
 from knlocal.build.builders import Builders
 from knlocal.clock import Clock, SystemClock
@@ -39,6 +40,7 @@ from knlocal.gateway.by_path import ByPath, by_path
 from knlocal.gateway.dns import DnsServer, DnsUnavailable
 from knlocal.gateway.names import full_names, is_cluster_local
 from knlocal.gateway.routes import INSIDE
+from knlocal.gateway.tls import Certificates
 from knlocal.journal import Journal
 from knlocal.project import system
 from knlocal.project.apply import INVENTORY
@@ -155,7 +157,7 @@ class Daemon:
     @property
     def busy(self) -> bool:
         at_rest = self.eventing.dispatcher.at_rest
-        return self.manager.busy or self.workloads.busy or not at_rest
+        return self.manager.busy or self.workloads.busy or self.sources.busy or not at_rest
 
     # -- stages of the start, in their order --------------------------------------------------
 
@@ -212,8 +214,26 @@ class Daemon:
             self.notes.append(taken.note)
         self.internal_host = _bindable(self.host_address)
         self.internal_port = await self._listen_inside(internal)
-        self.ports = Ports(self.external_port, self.internal_port)
+        self.certificates = Certificates(self.clock)
+        self.tls_port = await self._listen_tls()
+        self.ports = Ports(self.external_port, self.internal_port, self.tls_port or 443)
         self.network = await self._pod_network()
+
+    async def _listen_tls(self) -> int:
+        """A door for domains that bring a certificate; 0 when it is off or no port can be had."""
+        wanted = self.settings.gateway
+        if wanted.tls_port is None:
+            return 0
+        for port in (wanted.tls_port, 0):
+            try:
+                address = await self.gateway.listen(
+                    wanted.host, port, "external", ssl=self.certificates.context
+                )
+            except OSError as error:
+                log.info("no TLS on %s:%s: %s", wanted.host, port, error)
+            else:
+                return address.port
+        return 0
 
     async def _listen_inside(self, listen: Listen) -> int:
         """Port 80 if it can be had (URLs then need no port), else the next that can."""
@@ -229,7 +249,9 @@ class Daemon:
 
     def _build_features(self) -> None:
         """Everything that watches the store and brings the machine in line with it."""
-        system.install(self.store, gateway_port=self.external_port, domain=self.domain)
+        system.install(
+            self.store, gateway_port=self.external_port, tls_port=self.tls_port, domain=self.domain
+        )
         self._down.callback(ParityNotes(self.store).stop)
         self.destinations = Destinations(self.store)
         self.workloads = Workloads(
@@ -247,6 +269,7 @@ class Daemon:
             address_of=self.kubelet.address_of,
             image_resolver=EngineDigests(self.runtime, self.kubelet.node),
             ports=self.ports,
+            certificates=self.certificates,
             activator_address=self.internal_host,
         )  # fmt: skip
         self.kubelet.drain_hooks.append(self.serving.drain)
@@ -274,13 +297,14 @@ class Daemon:
     async def _open_api(self) -> None:
         """The Kubernetes API, and the kubeconfig that leads to it."""
         wanted = self.settings.api
-        self.pod_looks = PodLooks(self.runtime, self.kubelet)
+        self.pod_looks = PodLooks(self.runtime, self.kubelet, self.serving.request_log)
         self.api = ApiServer(
             self.store, self.home.secrets, pods=self.pod_looks,
             extra_names=[self.host_address],
         )  # fmt: skip
         self._down.push_async_callback(self.api.close)
         self.api.mount(EVENTS_PREFIX, EventDoor(self.journal, self.client, self.clock).handle)
+        self.api.mount(METRICS_PATH, metrics_door(self.serving.render_metrics))
 
         async def listen(port: int) -> int:
             await self.api.start("127.0.0.1", port)

@@ -30,7 +30,6 @@ from knlocal.store.store import POD, Store
 
 CONNECT_SECONDS = 10.0
 #: Knative's sidecar is the gateway here: it never runs and never says anything.
-QUEUE_PROXY = "queue-proxy"
 _BUDGET = GroupKind("policy", "PodDisruptionBudget")
 
 
@@ -128,7 +127,7 @@ class PodStreams:
         pod = self._pod(request)
         wishes = log_options(request, self._store.clock.now())
         container = choose_container(pod, request.query.text("container"))
-        if container == QUEUE_PROXY or not (pod.get("spec") or {}).get("nodeName"):
+        if not (pod.get("spec") or {}).get("nodeName"):
             return web.Response(text="")
         running_container(pod, container, previous=wishes.previous)
         chunks = self._access.logs(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
-from knlocal.resources.base import Obj
+from knlocal.resources.base import Obj, uid_of
 from knlocal.resources.status import BadRequest, StatusError, Unavailable
 from knlocal.runtime.api import ExecStream, Runtime, RuntimeFailure
+from knlocal.serving.request_log import Line, RequestLog
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podplan import pod_id
 from knlocal.workloads.terms import is_shown_only
@@ -16,9 +18,13 @@ from knlocal.workloads.terms import is_shown_only
 class PodLooks:
     """What the API may do with running pods (see `apiserver/pods.py`)."""
 
-    def __init__(self, runtime: Runtime, kubelet: Kubelet) -> None:
+    def __init__(
+        self, runtime: Runtime, kubelet: Kubelet, requests: RequestLog | None = None
+    ) -> None:
+        """`requests` is what the queue-proxy of a serving pod has to say."""
         self._runtime = runtime
         self._kubelet = kubelet
+        self._requests = requests
 
     async def logs(
         self,
@@ -32,6 +38,10 @@ class PodLooks:
         previous: bool,
     ) -> AsyncIterator[bytes]:
         if self._is_shown_only(pod, container):
+            lines = self._request_lines(uid_of(pod), follow=follow, tail=tail, since=since)
+            async for line in lines:
+                moment = f"{line.moment.isoformat().replace('+00:00', 'Z')} " if timestamps else ""
+                yield f"{moment}{line.text}\n".encode()
             return
         try:
             async for chunk in self._runtime.logs(
@@ -41,6 +51,22 @@ class PodLooks:
                 yield chunk
         except RuntimeFailure as error:
             raise _refusal(error) from error
+
+    async def _request_lines(
+        self, uid: str, *, follow: bool, tail: int | None, since: datetime | None
+    ) -> AsyncIterator[Line]:
+        if self._requests is None:
+            return
+        new: asyncio.Queue[Line] = asyncio.Queue()
+        stop = self._requests.follow(uid, new.put_nowait)
+        try:
+            kept = [line for line in self._requests.lines(uid) if not since or line.moment >= since]
+            for line in kept if tail is None else kept[max(0, len(kept) - tail) :]:
+                yield line
+            while follow:
+                yield await new.get()
+        finally:
+            stop()
 
     async def exec(
         self, pod: Obj, container: str, command: Sequence[str], *, stdin: bool, tty: bool

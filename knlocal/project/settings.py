@@ -93,6 +93,8 @@ class Gateway(Table):
     host: str = "127.0.0.1"
     port: Port = 8080
     internal_port: Port = 80
+    tls_port: Port | None = 8443
+    """For domains that bring a certificate (DomainMapping with spec.tls); another when taken."""
     domain: str = "localhost"
 
 

@@ -41,7 +41,7 @@ _SERVICES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 GATEWAYS = (("kourier-system", "kourier"), ("istio-system", "istio-ingressgateway"))
 
 
-def install(store: Store, *, gateway_port: int, domain: str) -> None:
+def install(store: Store, *, gateway_port: int, domain: str, tls_port: int = 0) -> None:
     """Make what is missing, and put the gateway's ports right."""
     for name in (*SYSTEM_NAMESPACES, *(namespace for namespace, _ in GATEWAYS)):
         _ensure(store, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -56,7 +56,7 @@ def install(store: Store, *, gateway_port: int, domain: str) -> None:
             _ensure(store, _service(namespace, name, ports))
     _ensure(store, _service("default", "kubernetes", (443,)))
     for namespace, name in GATEWAYS:
-        _put_gateway(store, namespace, name, gateway_port)
+        _put_gateway(store, namespace, name, gateway_port, tls_port)
 
 
 def _put_domain(store: Store, domain: str) -> None:
@@ -144,9 +144,9 @@ def _service(namespace: str, name: str, ports: tuple[int, ...]) -> Obj:
     }
 
 
-def _put_gateway(store: Store, namespace: str, name: str, port: int) -> None:
+def _put_gateway(store: Store, namespace: str, name: str, port: int, tls_port: int) -> None:
     """The gateway's Service: clients ask for port 80 and are told the one it really has."""
-    ports = list(_gateway_ports(port))
+    ports = list(_gateway_ports(port, tls_port))
     service = _ensure(
         store,
         {
@@ -162,5 +162,10 @@ def _put_gateway(store: Store, namespace: str, name: str, port: int) -> None:
     store.set_status(key, {"loadBalancer": {"ingress": ingress}})
 
 
-def _gateway_ports(port: int) -> Iterator[Obj]:
+def _gateway_ports(port: int, tls_port: int) -> Iterator[Obj]:
     yield {"name": "http2", "port": 80, "targetPort": 8080, "nodePort": port, "protocol": "TCP"}
+    if tls_port:
+        yield {
+            "name": "https", "port": 443, "targetPort": 8443, "nodePort": tls_port,
+            "protocol": "TCP",
+        }  # fmt: skip
