@@ -29,7 +29,6 @@ from knlocal.runtime.api import ExecStream, RuntimeFailure
 from knlocal.store.store import POD, Store
 
 CONNECT_SECONDS = 10.0
-#: Knative's sidecar is the gateway here: it never runs and never says anything.
 _BUDGET = GroupKind("policy", "PodDisruptionBudget")
 
 
