@@ -110,6 +110,9 @@ class ProjectDoor:
 
     def _read_manifests(self) -> list[Manifest]:
         found = manifests.load(self.settings.project.manifests, self.settings.root)
+        for manifest in found:
+            if manifest.note:
+                self._told.note("", f"{manifest.place}: {manifest.note}")
         unknown = manifests.check_kinds(found, self._store.registry)
         for manifest in unknown:
             what = f"{manifest.obj['kind']} ({manifest.obj['apiVersion']})"

@@ -17,6 +17,7 @@ import orjson
 import yaml
 
 from knlocal.project.errors import Problem, ProjectError, did_you_mean, shown
+from knlocal.project.legacy import modern
 from knlocal.resources.base import Obj
 from knlocal.resources.kinds import KindRegistry
 
@@ -31,6 +32,8 @@ class Manifest:
     obj: Obj
     file: str
     line: int = 0
+    note: str = ""
+    """What a person should know about how it was read."""
 
     @property
     def place(self) -> str:
@@ -178,7 +181,8 @@ def _objects(value: Any, name: str, line: int) -> Iterator[Manifest]:
     problems = list(_shape_problems(manifest))
     if problems:
         raise ProjectError(*problems)
-    yield manifest
+    obj, note = modern(value)
+    yield Manifest(obj, name, line, note)
 
 
 def _shape_problems(manifest: Manifest) -> Iterator[Problem]:

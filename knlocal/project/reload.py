@@ -29,6 +29,8 @@ GENERATION = "serving.knative.dev/configurationGeneration"
 
 #: Revisions of a service that are kept for going back to, beside those that have traffic.
 KEPT = 20
+#: More changed files than this come from a tool, which gets this many seconds for the next one.
+FEW, SETTLE = 3, 0.1
 #: Seconds between two revisions of a folder that is saved all the time.
 PAUSE = 0.5
 
@@ -84,6 +86,7 @@ class Reloader:
             await self._more.wait()
             self._more.clear()
             while self._changed:
+                await self._all_arrived()
                 paths, self._changed = self._changed, set()
                 begun = self._clock.monotonic()
                 self._work = asyncio.create_task(self._reload(paths), name="reload work")
@@ -93,6 +96,13 @@ class Reloader:
                 pause = PAUSE - (self._clock.monotonic() - begun)
                 if self._changed and pause > 0:
                     await self._clock.sleep(pause)
+
+    async def _all_arrived(self) -> None:
+        """More than a save or two is a branch switch or the like: wait until all of it is there."""
+        known = 0
+        while len(self._changed) > max(FEW, known):
+            known = len(self._changed)
+            await self._clock.sleep(SETTLE)
 
     async def _finished(self, work: asyncio.Task[None]) -> bool:
         """Wait for a reload; False when it was given up for a newer save."""

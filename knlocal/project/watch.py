@@ -24,7 +24,8 @@ from knlocal.project.sources import wanted
 log = logging.getLogger(__name__)
 
 #: Milliseconds without a change after which a batch is complete, and after which it is anyway.
-QUIET, LONGEST = 20, 500
+#: One save must not wait; whoever gets many at once (a branch switch) does, see `reload.py`.
+QUIET, LONGEST = 5, 500
 #: Milliseconds between looks where the system has no watches left to give.
 POLL = 500
 
