@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from knlocal.clock import Clock, Timer
+from knlocal.control.pace import pace
 from knlocal.resources.base import Key
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class WorkQueue:
             while True:
                 self._again.discard(key)
                 async with self._slots:
+                    await pace().turn()
                     after = await self._attempt(key)
                 if after is not None:
                     self._plan(key, after)

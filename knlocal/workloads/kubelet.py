@@ -228,7 +228,6 @@ class Kubelet(Controller):
         condition = {
             "type": "PodScheduled",
             "status": "False",
-            "lastProbeTime": None,
             "lastTransitionTime": timestamp(self.clock.now()),
             "reason": reason,
             "message": message,

@@ -155,7 +155,6 @@ def _condition(
     return {
         "type": type_,
         "status": status,
-        "lastProbeTime": None,
         "lastTransitionTime": timestamp(now) if changed or not old else old["lastTransitionTime"],
         **({"reason": reason} if reason else {}),
         **({"message": message} if message else {}),

@@ -139,9 +139,11 @@ class ServiceController(Controller):
         if current is None:
             self.store.create(wanted)
             return
+        has = {**current["metadata"], **wanted["metadata"]}
+        if {**current, **wanted, "metadata": has} == current:
+            return
         new = copy(current)
-        new["metadata"]["labels"] = wanted["metadata"]["labels"]
-        new["metadata"]["ownerReferences"] = wanted["metadata"]["ownerReferences"]
+        new["metadata"] |= wanted["metadata"]
         new |= {k: v for k, v in wanted.items() if k != "metadata"}
         self.store.update(new)
 

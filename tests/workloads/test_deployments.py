@@ -275,3 +275,33 @@ async def test_a_drained_serving_pod_that_ignores_the_signal_is_not_waited_for(
     await cluster.running("web")
     cluster.store.delete(POD, "default", "web")
     await cluster.gone("web")
+
+
+async def test_a_deployment_that_stands_for_a_part_of_the_daemon_is_ready_without_pods(
+    cluster: Cluster,
+) -> None:
+    shown = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "shown", "namespace": "default",
+            "annotations": {"knlocal.dev/simulated": "true"},
+        },
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "shown"}},
+            "template": {
+                "metadata": {"labels": {"app": "shown"}},
+                "spec": {"containers": [{"name": "adapter", "image": "knlocal.internal/adapter"}]},
+            },
+        },
+    }  # fmt: skip
+    cluster.create(shown)
+    await cluster.until(
+        lambda: status_of(cluster.find("shown", DEPLOYMENT) or {}).get("readyReplicas") == 2
+    )
+    found = cluster.find("shown", DEPLOYMENT)
+    conditions = {c["type"]: c["status"] for c in status_of(found or {})["conditions"]}
+    assert conditions == {"Available": "True", "Progressing": "True"}
+    assert not cluster.store.list(POD)
+    assert not cluster.store.list(REPLICA_SET)
