@@ -227,6 +227,9 @@ def apply_command(
     found = manifests.load(files, Path.cwd(), recursive=recursive)
     if not found:
         raise CliError("no objects in these files", Exit.USAGE)
+    for manifest in found:
+        if manifest.note:
+            note(f"{manifest.place}: {manifest.note}")
     client = context.client
     _check_kinds(client, found)
     target = ApiTarget(client)

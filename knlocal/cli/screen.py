@@ -39,6 +39,9 @@ class Screen:
     def __init__(self, namespace: str, *, with_logs: bool) -> None:
         self._namespace = namespace
         self._with_logs = with_logs
+        self.logs_of: str | None = None
+        """Whose containers' output is shown: None for all, "" for nobody's."""
+        self.keys_help = ""
         self._narrator = Narrator()
         self._report: IO[str] | None = None
         self._colour = sys.stdout.isatty()
@@ -154,6 +157,8 @@ class Screen:
         self.print('  kubectl and kn: eval "$(knlocal env)"')
         if self._report is None:
             self.print("  Ctrl-C stops everything")
+            if self.keys_help:
+                self.print(f"  {self.keys_help}")
         self.print()
         if self._report is not None:
             self._report.write("\x04\n")
@@ -207,6 +212,8 @@ class Screen:
             return
 
     def _output(self, about: str, text: str) -> None:
+        if self.logs_of is not None and about != self.logs_of:
+            return
         label = about.ljust(self._width)
         if self._colour:
             label = click.style(label, fg=self._colour_of(about))

@@ -73,6 +73,7 @@ def _run(main: object) -> int:
 
 
 async def _serve(context: Context, screen: Screen) -> int:
+    from knlocal.cli.keys import HELP, Keys, reading
     from knlocal.daemon import Daemon
 
     daemon = Daemon(context.settings, told=screen.told())
@@ -90,8 +91,11 @@ async def _serve(context: Context, screen: Screen) -> int:
         begun.result()
         try:
             screen.follow(daemon)
-            await _first_table(daemon, screen, stopped)
-            await stopped
+            keys = Keys(daemon, screen, asked_to_stop.set)
+            with contextlib.closing(keys), reading(keys.press) as has_keys:
+                screen.keys_help = HELP if has_keys else ""
+                await _first_table(daemon, screen, stopped)
+                await stopped
         finally:
             screen.goodbye()
             await daemon.shutdown()
