@@ -35,6 +35,8 @@ class Emitter:
         self._client = client
         self._clock = clock
         self._journal = journal
+        #: Requests that wait for their answer now.
+        self.in_flight = 0
 
     def event(
         self,
@@ -84,12 +86,15 @@ class Emitter:
 
     async def _attempt(self, sink: str, headers: Sequence[tuple[str, str]], body: bytes) -> Step:
         at, began = self._clock.now(), self._clock.monotonic()
+        self.in_flight += 1
         try:
             response = await self._client.request("POST", sink, headers, body, TIMEOUT)
         except HttpClientError as error:
             status, detail = 0, str(error)
         else:
             status, detail = response.status, response_start(response.body)
+        finally:
+            self.in_flight -= 1
         return Step("attempt", sink, at, sink, status, self._clock.monotonic() - began, detail)
 
     def _trace(

@@ -36,7 +36,7 @@ class Sources:
         journal: Journal | None = None,
         make_filter: MakeFilter | None = None,
     ) -> None:
-        emitter = Emitter(client, store.clock, journal)
+        self._emitter = emitter = Emitter(client, store.clock, journal)
         bindings = SinkBindingController(store, destinations)
         job_sinks = JobSinkController(store, routes, addresses, journal)
         store.admission += [bindings.admit, job_sinks.admit]
@@ -50,3 +50,8 @@ class Sources:
             IntegrationSinkController(store, routes, addresses, journal),
             EventTransformController(store, destinations, client, routes, addresses),
         ]
+
+    @property
+    def busy(self) -> bool:
+        """Whether events are on their way to a sink right now (waiting to try again is no work)."""
+        return self._emitter.in_flight > 0

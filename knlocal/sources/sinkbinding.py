@@ -74,12 +74,16 @@ class SinkBindingController(Controller):
         self._hold(binding)
         status: dict[str, Any] = dict(status_of(binding))
         conditions = self._conditions(binding)
-        self._resolve(binding, key, status, conditions)
-        status["observedGeneration"] = binding["metadata"].get("generation", 1)
-        status["conditions"] = conditions.result()
-        # The address is stored before subjects are touched: their admission reads it.
+        problem = self._resolve(binding, key, status)
+        # The address is stored before subjects are touched: their admission reads it. Conditions
+        # wait for the end, lest each round write two that differ, and so call for the next.
         binding = self.update_status(binding, status) or binding
         self._bind_subjects(binding, conditions)
+        if problem:
+            conditions.false("SinkProvided", "NotFound", problem)
+        else:
+            conditions.true("SinkProvided")
+        status["observedGeneration"] = binding["metadata"].get("generation", 1)
         status["conditions"] = conditions.result()
         self.update_status(binding, status)
         return None
@@ -102,21 +106,23 @@ class SinkBindingController(Controller):
         conditions.true("TrustBundlePropagated")
         return conditions
 
-    def _resolve(self, binding: Obj, key: Key, status: Obj, conditions: Conditions) -> None:
+    def _resolve(self, binding: Obj, key: Key, status: Obj) -> str:
+        """Put the sink's address into the status. Returns why there is none, "" when there is."""
         sink = spec_of(binding).get("sink") or {}
         try:
             address = self.destinations.resolve(
                 sink, key.namespace, dependent=key, notify=self.enqueue
             )
         except Unresolved as error:
-            conditions.false("SinkProvided", "NotFound", str(error))
             status.pop("sinkUri", None)
             status.pop("sinkCACerts", None)
-            return
-        conditions.true("SinkProvided")
+            return str(error)
         status["sinkUri"] = address.url
         if address.ca_certs:
             status["sinkCACerts"] = address.ca_certs
+        else:
+            status.pop("sinkCACerts", None)
+        return ""
 
     # -- subjects -----------------------------------------------------------------------------
 
@@ -200,9 +206,13 @@ class SinkBindingController(Controller):
         if FINALIZER not in (binding["metadata"].get("finalizers") or ()):
             return
         key = key_of(binding)
-        for obj in self._subjects(binding):
-            self._rewrite(obj, None)
-        self._let_others_go(key, set())
+        try:
+            for obj in self._subjects(binding):
+                self._rewrite(obj, None)
+            self._let_others_go(key, set())
+        except StatusError as error:
+            # What takes no change must not keep the binding from going.
+            self.recorder.warning(binding, "UnbindingFailed", error.message)
         self.store.modify(
             key.group_kind, key.namespace, key.name,
             lambda o: o["metadata"]["finalizers"].remove(FINALIZER),

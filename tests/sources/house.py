@@ -16,7 +16,7 @@ from knlocal.control.garbage import GarbageCollector
 from knlocal.control.manager import Manager
 from knlocal.gateway import HttpClient, Response, RouteTable
 from knlocal.journal import Journal
-from knlocal.resources.base import GroupKind, Obj, status_of
+from knlocal.resources.base import GroupKind, Obj, annotations_of, status_of
 from knlocal.resources.settings import default_configmaps
 from knlocal.sources import Sources
 from knlocal.store.store import Store
@@ -63,6 +63,13 @@ class TestAddresses:
         return [f"{service}.{namespace}.svc.cluster.local", f"{service}.{namespace}.localhost"]
 
 
+class ShownDeployments(DeploymentController):
+    """Nothing runs here, so only those that stand for a part of the daemon can be ready."""
+
+    def accepts(self, obj: Obj) -> bool:
+        return annotations_of(obj).get("knlocal.dev/simulated") == "true"
+
+
 class House:
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -78,11 +85,12 @@ class House:
         )  # fmt: skip
         self.garbage = GarbageCollector(store)
         self.manager = Manager(store)
-        self.manager.add(*self.sources.controllers, DeploymentController(store))
+        self.manager.add(*self.sources.controllers, ShownDeployments(store))
 
     async def start(self) -> None:
         for config_map in default_configmaps():
             self.store.create(config_map)
+        self.clock.settle = self._settle
         self.garbage.start()
         await self.manager.start()
         await self.settled()
@@ -92,6 +100,17 @@ class House:
         self.garbage.stop()
         self.destinations.close()
         await self.client.close()
+
+    async def _settle(self) -> None:
+        """Between two timers: controllers finish, and real sinks answer."""
+        for _ in range(self.clock.SETTLE_ROUNDS):
+            await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(2):
+                while self.sources.busy or self.manager.busy:  # noqa: ASYNC110
+                    await asyncio.sleep(0.0005)
+        except TimeoutError:
+            return  # a sink that takes its time
 
     async def settled(self) -> None:
         for _ in range(5):

@@ -54,9 +54,7 @@ async def permitted(house: House) -> House:
 # -- events ---------------------------------------------------------------------------------------
 
 
-async def test_references_to_what_comes_changes_and_goes(
-    permitted: House, receiver: Sink
-) -> None:
+async def test_references_to_what_comes_changes_and_goes(permitted: House, receiver: Sink) -> None:
     house = permitted
     await house.apply("ApiServerSource", "watch", watching(receiver))
     await config_map(house, "one")
@@ -157,9 +155,7 @@ async def test_several_kinds_are_watched_at_once(permitted: House, receiver: Sin
     ]  # fmt: skip
 
 
-async def test_only_what_an_owner_of_that_kind_controls(
-    permitted: House, receiver: Sink
-) -> None:
+async def test_only_what_an_owner_of_that_kind_controls(permitted: House, receiver: Sink) -> None:
     house = permitted
     owner = {"apiVersion": "v1", "kind": "ConfigMap"}
     await house.apply("ApiServerSource", "watch", watching(receiver, owner=owner))
@@ -185,9 +181,7 @@ async def test_objects_without_namespace_are_watched(permitted: House, receiver:
     house = permitted
     await permit(house, "namespaces")
     kind = {"apiVersion": "v1", "kind": "Namespace"}
-    await house.apply(
-        "ApiServerSource", "watch", watching(receiver, kind, namespaceSelector={})
-    )
+    await house.apply("ApiServerSource", "watch", watching(receiver, kind, namespaceSelector={}))
     await house.apply("Namespace", "new", namespace="")
     event = (await house.received(receiver, 1))[0]
     assert event.attributes["name"] == "new"
@@ -338,9 +332,7 @@ async def test_the_check_can_be_skipped(house: House, receiver: Sink) -> None:
 # -- what is shown --------------------------------------------------------------------------------
 
 
-async def test_the_adapter_is_shown_as_a_ready_deployment(
-    permitted: House, receiver: Sink
-) -> None:
+async def test_the_adapter_is_shown_as_a_ready_deployment(permitted: House, receiver: Sink) -> None:
     house = permitted
     source = await house.apply("ApiServerSource", "watch", watching(receiver))
     [deployment] = house.list("Deployment")
@@ -350,7 +342,8 @@ async def test_the_adapter_is_shown_as_a_ready_deployment(
     assert deployment["status"]["readyReplicas"] == 1
     assert deployment["status"]["availableReplicas"] == 1
     env = {
-        e["name"]: e["value"] for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        e["name"]: e["value"]
+        for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     assert orjson.loads(env["K_SOURCE_CONFIG"])["resources"][0]["kind"] == "ConfigMap"
     assert not house.list("Pod")
