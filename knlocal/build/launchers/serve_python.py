@@ -3,9 +3,10 @@
     python3 serve_python.py app.py [--invoke=http|cloudevent]
 
 Looks, in this order, for: `app` or `application` (ASGI or WSGI), `new()` (a class as `kn func`
-makes them, with `handle`), `handle`, `handler` or `main` (called with the request; with the event
-when --invoke=cloudevent). A handler returns text, bytes, something for JSON, `(body, status)` or
-`(body, status, headers)`; what it returns for an event becomes the reply event.
+makes them, with `handle`), `handle`, `handler` or `main`, called with the request; or with the
+event, when --invoke=cloudevent or when the parameter is called `event`. A handler returns text,
+bytes, something for JSON, `(body, status)` or `(body, status, headers)`; what it returns for an
+event becomes the reply event.
 
 uvicorn serves ASGI apps when it is installed; else the small server below does.
 """
@@ -215,6 +216,9 @@ async def send_answer(send, status: int, headers, body: bytes) -> None:
 
 
 def from_handler(handler, invoke: str):
+    if next(iter(inspect.signature(handler).parameters), "") == "event":
+        invoke = "cloudevent"  # it says so itself
+
     async def app(scope, receive, send) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
