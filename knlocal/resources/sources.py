@@ -38,7 +38,7 @@ LabelSelector = Annotated[dict[str, Any], Ref(LABEL_SELECTOR)]
 #: Not typed here: names are filled in first, and the Deployment that it becomes is checked.
 PodTemplate = dict[str, Any]
 
-_LABELS = {
+SOURCE_LABELS = {
     **ducks.RELEASE_LABELS,
     "duck.knative.dev/source": "true",
     "eventing.knative.dev/source": "true",
@@ -53,6 +53,17 @@ def _event_types(*types: dict[str, str]) -> dict[str, str]:
 class SourceSpec(TypedDict, total=False):
     sink: Destination
     ceOverrides: CloudEventOverrides
+
+
+def default_source(obj: Obj, context: AdmissionContext) -> None:
+    """The defaulting that every source needs: where its sink's reference points."""
+    sink = obj.setdefault("spec", {}).get("sink")
+    ducks.default_destination(sink, ducks.namespace_of(obj))
+
+
+def validate_source(obj: Obj, context: AdmissionContext) -> FieldErrors:
+    """The validation that every source needs: its sink and its overrides."""
+    return ducks.validate_source_spec(obj.get("spec") or {}).via_field("spec")
 
 
 # --- PingSource ----------------------------------------------------------------------------------
@@ -186,7 +197,7 @@ def _ping(version: str, *, storage: bool) -> Kind:
         storage=storage,
         to_storage=None if storage else convert,
         from_storage=None if storage else revert,
-        crd_labels=_LABELS,
+        crd_labels=SOURCE_LABELS,
         crd_annotations=_event_types(
             {
                 "type": "dev.knative.sources.ping",
@@ -273,7 +284,7 @@ API_SERVER_SOURCE = Kind(
     webhook=ducks.EVENTING_WEBHOOK,
     default=_default_api_server,
     validate=_validate_api_server,
-    crd_labels=_LABELS,
+    crd_labels=SOURCE_LABELS,
     crd_annotations=_event_types(
         *(
             {
@@ -333,7 +344,7 @@ CONTAINER_SOURCE = Kind(
     webhook=ducks.EVENTING_WEBHOOK,
     default=_default_container,
     validate=_validate_container,
-    crd_labels=_LABELS,
+    crd_labels=SOURCE_LABELS,
 )
 
 # --- SinkBinding ---------------------------------------------------------------------------------
@@ -400,7 +411,7 @@ SINK_BINDING = Kind(
     webhook=ducks.EVENTING_WEBHOOK,
     default=_default_sink_binding,
     validate=_validate_sink_binding,
-    crd_labels={**_LABELS, "duck.knative.dev/binding": "true"},
+    crd_labels={**SOURCE_LABELS, "duck.knative.dev/binding": "true"},
 )
 
 # --- IntegrationSource ---------------------------------------------------------------------------
@@ -498,7 +509,7 @@ INTEGRATION_SOURCE = Kind(
     webhook=ducks.EVENTING_WEBHOOK,
     default=_default_integration,
     validate=_validate_integration,
-    crd_labels=_LABELS,
+    crd_labels=SOURCE_LABELS,
     crd_annotations=_event_types(
         *(
             {"type": f"dev.knative.eventing.{name}", "description": f"Events of {label}"}

@@ -1,7 +1,8 @@
 """What every source does alike: resolve its sink, tell its state, register its event types.
 
 A new source kind is one file: a `SourceController` with its `kind`, its conditions, and the hooks
-below; and one line in `knlocal.sources.feature`. docs/sources.md walks through one.
+below; and one line in `knlocal.sources.feature`, or an entry point in a package of its own.
+docs/sources.md walks through one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from knlocal.resources.base import (
     status_of,
     uid_of,
 )
+from knlocal.resources.kinds import Kind
 from knlocal.sources.emit import Emitter
 from knlocal.store.store import Store
 
@@ -35,6 +37,8 @@ class SourceController(Controller):
     """Resolve the sink → `run` the source (or stop it) → write conditions, sinkUri, ceAttributes →
     keep EventTypes for what the source can send (behaviours E8, E70)."""
 
+    #: The kind itself, where it is not one of Knative's that knlocal has anyway.
+    definition: Kind | None = None
     #: Dependent conditions, `SinkProvided` among them.
     conditions: tuple[str, ...] = ("SinkProvided", "Deployed", "OIDCIdentityCreated")
     #: The condition that says whether the sink leads anywhere…
@@ -46,6 +50,8 @@ class SourceController(Controller):
         super().__init__(store)
         self.destinations = destinations
         self.emitter = emitter
+        if self.definition is not None:
+            store.registry.add(self.definition)
 
     # -- hooks --------------------------------------------------------------------------------
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from importlib.metadata import entry_points
+
 from knlocal.control.controller import Controller
 from knlocal.control.destinations import Destinations
 from knlocal.gateway import HttpClient, RouteTable
 from knlocal.journal import Journal
 from knlocal.sources.addresses import Addresses
 from knlocal.sources.apiserver import ApiServerSourceController, MakeFilter
+from knlocal.sources.base import SourceController
 from knlocal.sources.container import ContainerSourceController
 from knlocal.sources.emit import Emitter
 from knlocal.sources.eventtransform import EventTransformController
@@ -17,6 +21,11 @@ from knlocal.sources.jobsink import JobSinkController
 from knlocal.sources.ping import PingSourceController
 from knlocal.sources.sinkbinding import SinkBindingController
 from knlocal.store.store import Store
+
+log = logging.getLogger(__name__)
+
+#: Where installed packages name their source controllers.
+ENTRY_POINTS = "knlocal.sources"
 
 
 class Sources:
@@ -49,9 +58,23 @@ class Sources:
             job_sinks,
             IntegrationSinkController(store, routes, addresses, journal),
             EventTransformController(store, destinations, client, routes, addresses),
+            *_of_others(store, destinations, emitter),
         ]
 
     @property
     def busy(self) -> bool:
         """Whether events are on their way to a sink right now (waiting to try again is no work)."""
         return self._emitter.in_flight > 0
+
+
+def _of_others(
+    store: Store, destinations: Destinations, emitter: Emitter
+) -> list[SourceController]:
+    """Sources that other packages bring. One that does not load leaves the others alone."""
+    found = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            found.append(entry.load()(store, destinations, emitter))
+        except Exception as error:
+            log.error("the source %s (%s) does not load: %s", entry.name, entry.value, error)
+    return found

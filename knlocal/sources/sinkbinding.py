@@ -231,7 +231,19 @@ class SinkBindingController(Controller):
             return
         for binding in self.store.list(SINK_BINDING, namespace):
             if not is_deleting(binding) and matches(binding, request.obj):
-                _apply(request.obj, binding)
+                _apply(request.obj, self._resolved(binding))
+
+    def _resolved(self, binding: Obj) -> Obj:
+        """The binding with its sink's address: one applied together with its subject has not been
+        looked at yet, and for a Job there is no second chance."""
+        if status_of(binding).get("sinkUri") or status_of(binding).get("conditions"):
+            return binding
+        sink = spec_of(binding).get("sink") or {}
+        try:
+            address = self.destinations.resolve(sink, binding["metadata"]["namespace"])
+        except Unresolved:
+            return binding
+        return {**binding, "status": {"sinkUri": address.url, "sinkCACerts": address.ca_certs}}
 
 
 def matches(binding: Obj, obj: Obj) -> bool:

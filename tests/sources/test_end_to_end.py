@@ -132,6 +132,16 @@ def test_a_bound_deployment_and_a_bound_job_send_to_their_sinks(
 ) -> None:
     knlocal.apply(*broker_to(sink.url))
     knlocal.apply(
+        obj("apps/v1", "Deployment", "app", {
+            "selector": {"matchLabels": {"app": "sender"}},
+            "template": template(STAYING, EVENT_ID="from-deployment"),
+        }),
+    )  # fmt: skip
+    knlocal.apply(
+        obj("sources.knative.dev/v1", "SinkBinding", "app", {
+            "sink": BROKER,
+            "subject": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "app"},
+        }),
         obj("sources.knative.dev/v1", "SinkBinding", "jobs", {
             "sink": BROKER,
             "subject": {
@@ -139,17 +149,8 @@ def test_a_bound_deployment_and_a_bound_job_send_to_their_sinks(
                 "selector": {"matchLabels": {"sends": "yes"}},
             },
         }),
-        obj("sources.knative.dev/v1", "SinkBinding", "app", {
-            "sink": BROKER,
-            "subject": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "app"},
-        }),
-        ready=False,
     )  # fmt: skip
     knlocal.apply(
-        obj("apps/v1", "Deployment", "app", {
-            "selector": {"matchLabels": {"app": "sender"}},
-            "template": template(STAYING, EVENT_ID="from-deployment"),
-        }),
         obj("batch/v1", "Job", "work", {
             "template": template(SENDER, "Never", EVENT_ID="from-job"),
         }, labels={"sends": "yes"}),

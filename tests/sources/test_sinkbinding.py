@@ -99,6 +99,17 @@ async def test_jobs_are_bound_as_they_are_created(house: House) -> None:
     assert env_of(house.get("Job", "early")) == {}
 
 
+async def test_a_job_applied_together_with_its_binding_is_bound(house: House) -> None:
+    spec = binding("Job", "batch/v1")
+    metadata = {"name": "app", "namespace": "default"}
+    for api, kind, body in (
+        ("sources.knative.dev/v1", "SinkBinding", spec), ("batch/v1", "Job", job()),
+    ):  # fmt: skip
+        house.store.create({"apiVersion": api, "kind": kind, "metadata": metadata, "spec": body})
+    assert env_of(house.get("Job", "app"))["K_SINK"] == URL
+    await house.settled()
+
+
 async def test_a_job_that_was_there_is_left_as_it_is(house: House) -> None:
     await house.apply("Job", "app", job())
     await house.apply("SinkBinding", "b", binding("Job", "batch/v1"))
