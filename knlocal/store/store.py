@@ -102,6 +102,8 @@ class Store:
         self.registry = registry
         self.clock = clock
         self.version = 0
+        #: Called in order before defaulting: who changes objects so that defaults see the result.
+        self.mutation: list[AdmissionHook] = []
         #: Called in order on every create and main-resource update, after defaulting.
         self.admission: list[AdmissionHook] = []
         #: Data of the ConfigMaps in Knative's system namespaces: "knative-serving/config-network".
@@ -429,9 +431,11 @@ class Store:
         )  # fmt: skip
         # An object on its way out is only ever changed to let it go: never refuse that.
         leaving = old is not None and is_deleting(old)
+        request = AdmissionRequest(operation, kind, obj, old, options)
+        for hook in self.mutation:
+            hook(request)
         if kind.default and not leaving:
             kind.default(obj, context)
-        request = AdmissionRequest(operation, kind, obj, old, options)
         for hook in self.admission:
             hook(request)
         if not leaving and _checkable(obj) != _checkable(old):
