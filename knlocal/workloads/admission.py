@@ -7,14 +7,14 @@ from decimal import Decimal
 from typing import Any
 
 from knlocal.resources import quantity
-from knlocal.resources.base import Obj, labels_of, meta, spec_of
+from knlocal.resources.base import Obj, meta, spec_of
 from knlocal.resources.names import generate_name
 from knlocal.resources.status import Forbidden
 from knlocal.store.store import AdmissionHook, AdmissionRequest, Store
 from knlocal.workloads.environment import machine_capacity
 from knlocal.workloads.podplan import PodNetwork
 from knlocal.workloads.podstatus import qos_class
-from knlocal.workloads.terms import NODE_NAME, POD, SERVICE_ACCOUNT, SERVING_REVISION
+from knlocal.workloads.terms import NODE_NAME, POD, SERVICE_ACCOUNT
 
 _TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 _DEFAULTS: dict[str, Any] = {
@@ -40,9 +40,6 @@ def pod_admission(store: Store, network: PodNetwork) -> AdmissionHook:
             _check_account(store, pod)
             if network.in_cluster is not None:
                 _mount_token(store, pod)
-            if labels_of(pod).get(SERVING_REVISION):
-                # Knative's own default; services are found by name, not by environment.
-                spec["enableServiceLinks"] = False
             pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod)}
         if not spec.get("nodeName") and not why_unschedulable(pod):
             spec["nodeName"] = NODE_NAME

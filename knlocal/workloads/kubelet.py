@@ -56,7 +56,8 @@ _SWEEPS = 3
 
 
 class Kubelet(Controller):
-    """Runs pods. `root` holds their volumes and the claims' folders.
+    """Runs pods. `root` holds their volumes and the claims' folders; `snapshots` (beside it when
+    not given) is where source snapshots lie.
 
     `store.clock` rules back-off and deadlines; `machine_clock` probes, graces and the engine.
     """
@@ -69,6 +70,7 @@ class Kubelet(Controller):
         runtime: Runtime,
         root: Path,
         *,
+        snapshots: Path | None = None,
         machine_clock: Clock | None = None,
         network: PodNetwork | None = None,
         issue_token: TokenIssuer | None = None,
@@ -78,6 +80,7 @@ class Kubelet(Controller):
             store=store,
             runtime=runtime,
             root=root.absolute(),
+            snapshots=(snapshots or root.parent / "snapshots").absolute(),
             machine_clock=machine_clock or SystemClock(),
             network=network or PodNetwork(),
             issue_token=issue_token or LocalIssuer(),
@@ -253,6 +256,7 @@ class Kubelet(Controller):
         strangers = [s for s in found if s.id.uid not in owned and s.id.uid not in self.workers]
         for state in strangers:
             self._background(self._remove_stranger(state))
+        self._background(self._remove_left_folders(owned))
         self._adopted = True
 
     async def _remove_stranger(self, state: PodState) -> None:
@@ -262,6 +266,14 @@ class Kubelet(Controller):
         except RuntimeFailure as error:
             log.warning("cannot remove pod %s: %s", state.id.name, error)
         await asyncio.to_thread(_remove_folder, self.node.root / "pods" / state.id.uid)
+
+    async def _remove_left_folders(self, owned: set[str]) -> None:
+        """Volumes of pods that went while nobody could remove them."""
+        folders = self.node.root / "pods"
+        found = list(folders.iterdir()) if folders.is_dir() else []
+        for folder in found:
+            if folder.name not in owned and folder.name not in self.workers:
+                await asyncio.to_thread(_remove_folder, folder)
 
     async def _follow_events(self) -> None:
         while True:
@@ -333,6 +345,11 @@ class Kubelet(Controller):
         key = key_of(pod)
         try:
             if controller_of(pod) or pod["metadata"].get("deletionTimestamp"):
+                if pod["metadata"].get("finalizers"):
+                    # Nothing failed here: its Job shall not count it, only make it anew.
+                    self.store.modify(
+                        POD, key.namespace, key.name, lambda p: p["metadata"].pop("finalizers")
+                    )
                 self.store.delete(POD, key.namespace, key.name, grace_seconds=0)
             else:
                 fresh = {"phase": "Pending", "qosClass": status_of(pod).get("qosClass")}

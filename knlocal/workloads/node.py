@@ -47,6 +47,8 @@ class Node:
     store: Store
     runtime: Runtime
     root: Path
+    snapshots: Path
+    """Where source snapshots lie: the only place the annotation knlocal.dev/snapshot may name."""
     machine_clock: Clock = field(default_factory=SystemClock)
     network: PodNetwork = field(default_factory=PodNetwork)
     issue_token: TokenIssuer = field(default_factory=LocalIssuer)

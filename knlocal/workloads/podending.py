@@ -8,14 +8,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from knlocal.resources.base import annotations_of, is_deleting, labels_of, uid_of
+from knlocal.resources.base import annotations_of, is_deleting, uid_of
 from knlocal.resources.status import NotFound, StatusError
 from knlocal.runtime.api import EngineUnavailable, RuntimeFailure
 from knlocal.workloads.containers import Container
 from knlocal.workloads.grace import Grace
 from knlocal.workloads.lifecycle import run_hook
 from knlocal.workloads.podstatus import is_terminal
-from knlocal.workloads.terms import DRAIN, POD, SERVING_REVISION
+from knlocal.workloads.signalling import is_deaf
+from knlocal.workloads.terms import DRAIN, POD
 
 if TYPE_CHECKING:
     from knlocal.workloads.podworker import PodWorker
@@ -78,11 +79,11 @@ class PodEnding:
             await self._drain()
             if not self._forced and self._node.retain and await self._retained():
                 return
-            worker.stop_all_probing()
+            worker.probing.stop_all()
             await self._stop_containers()
-        worker.stop_all_probing()
+        worker.probing.stop_all()
         await self._persist(lambda: self._node.runtime.remove(worker.id, 0))
-        await asyncio.to_thread(worker.volumes.tear_down)
+        await asyncio.to_thread(worker.run.volumes.tear_down)
         self._delete_object()
         self._grace.close()
         worker.poke()
@@ -120,7 +121,7 @@ class PodEnding:
         apps = [c for c in self._running() if c.role != "sidecar"]
         sidecars = [c for c in self._running() if c.role == "sidecar"]
         for container in self._running():
-            self._worker.recorder.normal(
+            self._worker.run.recorder.normal(
                 self._worker.pod, "Killing", f"Stopping container {container.name}"
             )
         await asyncio.gather(*(self._stop(c) for c in apps))
@@ -131,28 +132,18 @@ class PodEnding:
         worker = self._worker
         if (container.spec.get("lifecycle") or {}).get("preStop") and worker.state:
             hook = run_hook(
-                self._node, container.spec, "preStop", worker.target(container),
-                worker.ports(container), seconds=max(self._grace.left, 0.001),
+                self._node, container.spec, "preStop", worker.probing.target(container),
+                worker.probing.ports(container), seconds=max(self._grace.left, 0.001),
             )  # fmt: skip
             await self._grace.bound(hook)
         least = 0.0 if self._forced else min(_LEAST_GRACE, self._seconds_wanted())
-        deaf = await self._is_deaf(container)
+        deaf = self._drained and await is_deaf(worker.run, container)
 
         def stop() -> Awaitable[None]:
             seconds = 0.0 if deaf else max(self._grace.left, least)
             return self._node.runtime.stop_container(worker.id, container.name, seconds)
 
         await self._persist(stop)
-
-    async def _is_deaf(self, container: Container) -> bool:
-        """A drained serving pod whose program ignores SIGTERM: Knative would wait its whole grace
-        (the request timeout, 300 s) and then kill it. The end is the same, so it comes now."""
-        if not self._drained or not labels_of(self._worker.pod).get(SERVING_REVISION):
-            return False
-        try:
-            return not await self._node.runtime.hears_sigterm(self._worker.id, container.name)
-        except RuntimeFailure:
-            return False
 
     def _seconds_wanted(self) -> float:
         metadata = self._worker.pod["metadata"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,8 @@ class Ground:
     env_port: Callable[[PodId, int], int]
     labels: Mapping[str, str]
     """For the runtime's containers."""
+    snapshots: Path
+    """The folder whose content the annotation knlocal.dev/snapshot may mount."""
 
 
 def pod_id(pod: Obj) -> PodId:
@@ -161,7 +164,7 @@ def _container(
     capabilities = security.get("capabilities") or {}
     command, directory = _local_run(pod, name, serving=serving)
     if serving:
-        mounts += _snapshot(pod)
+        mounts += _snapshot(pod, ground.snapshots)
     return ContainerPlan(
         name=name,
         image=image,
@@ -258,11 +261,17 @@ def _local_run(pod: Obj, name: str, *, serving: bool) -> tuple[tuple[str, ...] |
     )
 
 
-def _snapshot(pod: Obj) -> list[Mount]:
+def _snapshot(pod: Obj, snapshots: Path) -> list[Mount]:
+    """The source snapshot. It must be one: an annotation is no way to this machine's files."""
     snapshot = _json_annotation(pod, SNAPSHOT)
     if not snapshot.get("dir"):
         return []
-    return [Mount(str(snapshot.get("target") or "/app"), Path(snapshot["dir"]), read_only=True)]
+    folder = Path(os.path.realpath(str(snapshot["dir"])))
+    if Path(os.path.realpath(snapshots)) not in folder.parents:
+        raise ConfigError(
+            f"annotation {SNAPSHOT}: {snapshot['dir']} is not a snapshot of this project"
+        )
+    return [Mount(str(snapshot.get("target") or "/app"), folder, read_only=True)]
 
 
 def _json_annotation(pod: Obj, name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ under the name and uid it already has, and the engine is called before anything 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 #: Seconds (real time) after which a missing standby is prepared: off the hot path.
 _DELAY_SECONDS = 0.5
 _RETRY_SECONDS = 30.0
+#: Seconds between two looks at whether pods are being started, and for how long to go on looking.
+_CALM_SECONDS = 0.1
+_PATIENCE_SECONDS = 30.0
 #: Standbys kept at most, the longest unused go first: a thousand idle services need not all be
 #: woken fast.
 MOST_STANDBYS = 50
@@ -211,6 +215,7 @@ class Standbys:
 
     async def _prepare(self, key: Key, name: Key, uid: str) -> None:
         async with self._one_at_a_time:
+            await self._until_calm()
             self._planned.discard(uid)
             replica_set = self._store.find_key(name)
             deployment = self._store.find_key(key)
@@ -235,13 +240,21 @@ class Standbys:
                 self._node.machine_clock.call_later(_RETRY_SECONDS, self._follow_later, key)
             self._keep_few()
 
+    async def _until_calm(self) -> None:
+        """Pods that are wanted now come first; standbys are for later."""
+        clock = self._node.machine_clock
+        with contextlib.suppress(TimeoutError):
+            async with clock.timeout(_PATIENCE_SECONDS):
+                while self._kubelet.busy:
+                    await clock.sleep(_CALM_SECONDS)
+
     def _follow_later(self, key: Key) -> None:
         if not self._closed:
             self.follow(key)
 
     async def _refresh(self, uid: str, standby: Standby) -> None:
         # Paused programs keep the values they started with: a new pod would have new ones.
-        useless = standby.frozen or not await standby.worker.prepare_anew()
+        useless = standby.frozen or not await standby.worker.renew()
         if useless and not standby.woken:
             self._drop(uid)
             self.follow(standby.deployment)
@@ -311,7 +324,6 @@ class Standbys:
 
     def _drop(self, uid: str) -> None:
         for standby in self._waiting.pop(uid, ()):
-            standby.worker.frozen = False
             standby.worker.gone()
 
     def _happened(self, event: ContainerEvent) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from knlocal.resources import quantity
 from knlocal.resources.base import GroupKind, Obj, spec_of, uid_of
+from knlocal.resources.names import dns1123_label
 from knlocal.runtime.api import Mount
 from knlocal.store.store import Store
 from knlocal.workloads.environment import (
@@ -72,6 +73,8 @@ class PodVolumes:
         """Make every volume, or bring it up to date. Raises ConfigError (FailedMount)."""
         self.refresh_at = None
         for volume in spec_of(pod).get("volumes") or ():
+            if dns1123_label(str(volume["name"])):
+                raise ConfigError(f'invalid volume name "{volume["name"]}"')
             try:
                 self._places[volume["name"]] = self._place(pod, volume, facts)
             except ConfigError as error:
@@ -142,7 +145,7 @@ class PodVolumes:
             return {}
         items = source.get("items")
         if not items:
-            return {key: PayloadFile(value, mode) for key, value in data.items()}
+            return {_safe_path(key): PayloadFile(value, mode) for key, value in data.items()}
         payload = {}
         for item in items:
             key = item.get("key")

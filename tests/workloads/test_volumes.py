@@ -350,7 +350,7 @@ def test_a_plan_carries_user_resources_and_names(store: Store, tmp_path: Path) -
         securityContext={"runAsGroup": 7, "fsGroup": 9, "supplementalGroups": [8]},
         hostAliases=[{"ip": "1.2.3.4", "hostnames": ["db"]}],
     )  # fmt: skip
-    ground = Ground(store, PodNetwork(), FACTS, lambda _pod, port: port, {})
+    ground = Ground(store, PodNetwork(), FACTS, lambda _pod, port: port, {}, tmp_path)
     volumes = PodVolumes(store, tmp_path, obj, LocalIssuer(), store.clock.now)
     plan = plan_pod(obj, ground, volumes, {})
     [one] = plan.containers
