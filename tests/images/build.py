@@ -323,6 +323,14 @@ IMAGES: dict[str, tuple[str, tuple[str, ...], Callable[[], bytes], Callable[[str
             "server.py",
         ),
     ),
+    "conformance": (
+        *("knlocal-test/conformance:1", ("python",)),
+        *_layer(
+            "FROM knlocal-test/python:3\nCOPY conformance.py /server.py\nUSER 65532\n"
+            'ENTRYPOINT ["python3", "-u", "/server.py"]',
+            "conformance.py",
+        ),
+    ),
 }
 
 
