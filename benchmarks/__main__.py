@@ -15,7 +15,7 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-from benchmarks._measure import Row
+from benchmarks._measure import Row, rows_of
 
 MODULES = ("wake", "gateway", "serving", "up", "api", "eventing", "inner_loop", "testing")
 
@@ -66,12 +66,7 @@ def missing(name: str) -> str:
 def in_a_process(name: str, times: int) -> list[Row]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(run, name, times).result()
-
-
-def run(name: str, times: int) -> list[Row]:
-    rows: list[Row] = importlib.import_module(f"benchmarks.{name}").run(times)
-    return rows
+        return pool.submit(rows_of, name, times).result()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Figures are ratios within one run on one machine, so that they mean the same els
 from __future__ import annotations
 
 import asyncio
+import importlib
 import statistics
 import sys
 import time
@@ -47,6 +48,12 @@ class Row:
             f"| {prefix}{self.name} | {self.ours:.4g} {self.unit} | {self.theirs:.4g} {self.unit} |"
             f" {self.ratio:.3f} | {target} | {verdict} |"
         )
+
+
+def rows_of(module: str, times: int) -> list[Row]:
+    """The figures of a benchmark module, by its name."""
+    rows: list[Row] = importlib.import_module(f"benchmarks.{module}").run(times)
+    return rows
 
 
 async def median_ms(measured: Callable[[], Awaitable[float]], times: int = 20) -> float:

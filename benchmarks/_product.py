@@ -1,4 +1,4 @@
-"""The whole product for a benchmark: a project folder, `knlocal up -d`, requests through the door."""
+"""The whole product for a benchmark: a project folder, `knlocal up -d`, requests at its door."""
 
 from __future__ import annotations
 

@@ -1,214 +1,178 @@
-"""The inner loop: from a save to the new code's answer, from `up` to the first one, and what an
-idle daemon costs. `python -m benchmarks.inner_loop [rounds]`"""
+"""From saving a file to the first answer of the new code, against the same loop by hand.
+
+By hand: `docker build` (with a warm cache), `docker rm -f`, `docker run`, ask until it answers.
+`python -m benchmarks.inner_loop [times]`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import http.client
-import os
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import uuid
 from pathlib import Path
 
-import psutil
-
 from benchmarks._measure import Row, now, report
+from benchmarks._product import Failed, Product, ask, product
+from tests.images import build
 
-IMAGE = "knlocal-test/python:3"
-DEADLINE = 60.0
-
-SERVER = """
-import os, signal, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = b"%s"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args): pass
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-HTTPServer(("", int(os.environ.get("PORT", "8080"))), Handler).serve_forever()
-"""
-DOCKERFILE = f'FROM {IMAGE}\nWORKDIR /app\nCOPY . .\nCMD ["python3", "main.py"]\n'
+TITLE = "The inner loop"
+NEEDS = ("docker",)
+SAVES, PER_SECOND = 50, 20
+TARGETS = {"docker": 0.35, "process": 0.2}
+PROGRAM = (Path(__file__).parent.parent / "tests" / "images" / "server.py").read_text()
 
 
-class Project:
-    """A folder with one Python service, and a running daemon."""
-
-    def __init__(self, folder: Path, runtime: str) -> None:
-        self.folder, self.runtime = folder, runtime
-        self.port = 0
-        (folder / "app").mkdir()
-        (folder / "app" / "Dockerfile").write_text(DOCKERFILE)
-        self.save("start")
-        (folder / "knlocal.toml").write_text(
-            f'[project]\nname = "bench"\nruntime = "{runtime}"\n[gateway]\nport = 0\n'
-            '[services.hello]\nsource = "app"\n'
-        )
-
-    def save(self, text: str) -> None:
-        draft = self.folder / "app" / "main.py~"
-        draft.write_text(SERVER % text)
-        draft.replace(self.folder / "app" / "main.py")
-
-    def knlocal(self, *words: str) -> None:
-        command = [sys.executable, "-m", "knlocal", "-C", str(self.folder), *words]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
-
-    @property
-    def card(self) -> dict[str, str | int]:
-        import json
-
-        found: dict[str, str | int] = json.loads(
-            (self.folder / ".knlocal" / "daemon.json").read_text()
-        )
-        return found
-
-    def up(self) -> None:
-        self.knlocal("up", "-d")
-        self.port = int(str(self.card["gateway"]).rpartition(":")[2])
-
-    async def until(self, text: str) -> None:
-        await asyncio.to_thread(_until, lambda: _get(self.port, "hello.default.localhost") == text)
+def run(times: int = 20) -> list[Row]:
+    base = build.ensure("python")["python"]
+    return asyncio.run(measure(base, times))
 
 
-def _get(port: int, host: str) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
-    try:
-        connection.request("GET", "/", headers={"Host": host})
-        return connection.getresponse().read().decode()
-    except OSError:
-        return ""
-    finally:
-        connection.close()
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + DEADLINE
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError
-        time.sleep(0.002)
-
-
-@asynccontextmanager
-async def project(runtime: str) -> AsyncIterator[Project]:
-    folder = Path(tempfile.mkdtemp(prefix="knlocal-bench-"))
-    made = Project(folder, runtime)
-    try:
-        yield made
-    finally:
-        await asyncio.to_thread(made.knlocal, "down")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def reload_times(runtime: str, rounds: int) -> list[float]:
-    """Seconds from a save to the first answer of the new code."""
-    async with project(runtime) as made:
-        await asyncio.to_thread(made.up)
-        await made.until("start")
-        times = []
-        for at in range(rounds + 1):
-            await asyncio.sleep(0.6)  # nobody saves twice a second
-            begun = now()
-            made.save(f"round{at}")
-            await made.until(f"round{at}")
-            times.append(now() - begun)
-        return times[1:]
-
-
-def by_hand(rounds: int) -> list[float]:
-    """Seconds for `docker build` (warm cache), `docker rm -f`, `docker run`, first answer."""
-    folder = Path(tempfile.mkdtemp(prefix="knlocal-bench-"))
-    env = {**os.environ, "DOCKER_BUILDKIT": "0"}
-    name = "knlocal-bench-by-hand"
-
-    def docker(*words: str) -> str:
-        done = subprocess.run(["docker", *words], capture_output=True, text=True, env=env)
-        return done.stdout.strip()
-
-    try:
-        (folder / "Dockerfile").write_text(DOCKERFILE)
-        times = []
-        for at in range(rounds + 1):
-            begun = now()
-            (folder / "main.py").write_text(SERVER % f"round{at}")
-            docker("build", "-q", "-t", f"{name}:1", str(folder))
-            docker("rm", "-f", name)
-            docker("run", "-d", "--name", name, "-p", "127.0.0.1:18999:8080", f"{name}:1")
-            _until(lambda wanted=f"round{at}": _get(18999, "x") == wanted)  # type: ignore[misc]
-            times.append(now() - begun)
-        return times[1:]
-    finally:
-        docker("rm", "-f", name)
-        docker("rmi", "-f", f"{name}:1")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def start_times(runtime: str, rounds: int) -> list[float]:
-    """Seconds from `knlocal up` with nothing to build to the first answer."""
-    times = []
-    async with project(runtime) as made:
-        await asyncio.to_thread(made.up)
-        port = made.port
-        text = (made.folder / "knlocal.toml").read_text()
-        (made.folder / "knlocal.toml").write_text(text.replace("port = 0", f"port = {port}"))
-        for _ in range(rounds):
-            await asyncio.to_thread(made.knlocal, "down")
-            begun = now()
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "knlocal", "-C", str(made.folder), "up"),
-                stdout=subprocess.DEVNULL,
+async def measure(base: str, times: int) -> list[Row]:
+    theirs: list[float] = []
+    ours: dict[str, list[float]] = {runtime: [] for runtime in TARGETS}
+    rows = []
+    for runtime, took in ours.items():
+        with product(tables(runtime), up=False) as it:
+            save(it.folder, 0)
+            it.up()
+            await shows(it, 0)
+            hand = ByHand(it.folder, base)
+            try:
+                for number in range(1, times + 2):
+                    took.append(await by_knlocal(it, number))
+                    if runtime == "docker":
+                        theirs.append(await hand.loop(number))
+            finally:
+                await hand.close()
+            rows += await under_load(it, runtime, times + 2)
+    by_hand = statistics.median(theirs[1:]) * 1000
+    return [
+        *(
+            Row(
+                f"save to the first answer of new code, {runtime}, against `docker` by hand",
+                statistics.median(took[1:]) * 1000, by_hand, at_most=TARGETS[runtime],
             )
-            await made.until("start")
-            times.append(now() - begun)
-            process.send_signal(signal.SIGINT)
-            await process.wait()
-    return times
+            for runtime, took in ours.items()
+        ),
+        *rows,
+    ]  # fmt: skip
 
 
-async def idle_cost(seconds: float = 10.0) -> tuple[float, float]:
-    """MiB and share of a core (percent) of a daemon with nothing to do."""
-    async with project("docker") as made:
-        await asyncio.to_thread(made.up)
-        await made.until("start")
-        process = psutil.Process(int(made.card["pid"]))
-        await asyncio.sleep(2)
-        before = process.cpu_times()
-        await asyncio.sleep(seconds)
-        after = process.cpu_times()
-        busy = after.user + after.system - before.user - before.system
-        return process.memory_info().rss / 2**20, 100 * busy / seconds
+def tables(runtime: str) -> str:
+    return f'# runtime: {runtime}\n[services.app]\nsource = "app"\nscale = {{ min = 1 }}\n'
 
 
-async def main() -> int:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    hand = statistics.median(by_hand(rounds)) * 1000
-    docker = statistics.median(await reload_times("docker", rounds)) * 1000
-    process = statistics.median(await reload_times("process", rounds)) * 1000
-    start = statistics.median(await start_times("docker", min(rounds, 20))) * 1000
-    memory, cpu = await idle_cost()
-    return report(
-        "The inner loop",
-        [
-            Row("save to new code, Docker, against the loop by hand", docker, hand, at_most=0.35),
-            Row("save to new code, process, against the loop by hand", process, hand, at_most=0.2),
-            Row("up to the first answer, nothing to build", start, 2000, at_most=1),
-            Row("idle daemon, memory", memory, 120, "MiB", at_most=1),
-            Row("idle daemon, share of a core", cpu, 1, "%", at_most=1),
-        ],
+def save(folder: Path, number: int) -> None:
+    """The program with another greeting, written as editors do: beside it, then renamed."""
+    (folder / "app").mkdir(exist_ok=True)
+    draft = folder / "app" / ".main.py.swp"
+    draft.write_text(PROGRAM.replace("Hello", f"save-{number}"))
+    draft.replace(folder / "app" / "main.py")
+
+
+async def by_knlocal(it: Product, number: int) -> float:
+    began = now()
+    save(it.folder, number)
+    await shows(it, number)
+    return now() - began
+
+
+async def shows(it: Product, number: int, deadline: float = 60.0) -> None:
+    """Ask until the answer is of that save. No answer may fail meanwhile."""
+    wanted = f"save-{number} ".encode()
+    async with asyncio.timeout(deadline):
+        while wanted not in await ask(it.port, it.host("app")):  # noqa: ASYNC110 (it is asked)
+            await asyncio.sleep(0.002)
+
+
+class ByHand:
+    """What a person would type."""
+
+    def __init__(self, folder: Path, base: str) -> None:
+        self._context = folder / "app"
+        self._name = f"knlocal-bench-{uuid.uuid4().hex[:8]}"
+        self._dockerfile = folder / "Dockerfile"
+        self._dockerfile.write_text(
+            f'FROM {base}\nWORKDIR /app\nCOPY . .\nCMD ["python3", "main.py"]\n'
+        )
+
+    async def loop(self, number: int) -> float:
+        began = now()
+        file = str(self._dockerfile)
+        await docker("build", "-q", "-t", self._name, "-f", file, str(self._context))
+        await docker("rm", "-f", self._name, check=False)
+        await docker("run", "-d", "--name", self._name, self._name)
+        form = "{{.NetworkSettings.IPAddress}}"
+        address = await docker("inspect", "-f", form, self._name)
+        while True:
+            try:
+                answer = await ask(8080, "app", address=address.strip())
+            except OSError:
+                await asyncio.sleep(0.002)
+                continue
+            if f"save-{number} ".encode() not in answer:
+                raise Failed(f"by hand: an old answer {answer!r}")
+            return now() - began
+
+    async def close(self) -> None:
+        await docker("rm", "-f", self._name, check=False)
+        await docker("rmi", "-f", self._name, check=False)
+
+
+async def docker(*words: str, check: bool = True) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "docker", *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
+    out, error = await process.communicate()
+    if check and process.returncode:
+        raise Failed(f"docker {' '.join(words)}: {error.decode()[-500:]}")
+    return out.decode()
+
+
+async def under_load(it: Product, runtime: str, first: int) -> list[Row]:
+    """Fifty saves in a row, each while requests come; then nothing of the old code may be left."""
+    failed = asked = 0
+    over = asyncio.Event()
+
+    async def one() -> None:
+        nonlocal failed, asked
+        asked += 1
+        try:
+            await ask(it.port, it.host("app"))
+        except (OSError, TimeoutError, Failed) as error:
+            failed += 1
+            print(f"failed: {error!r}", file=sys.stderr)
+
+    async def steadily() -> None:
+        async with asyncio.TaskGroup() as group:
+            while not over.is_set():
+                group.create_task(one())
+                await asyncio.sleep(1 / PER_SECOND)
+
+    requests = asyncio.create_task(steadily())
+    for number in range(first, first + SAVES):
+        await by_knlocal(it, number)
+    over.set()
+    await requests
+    what = f"{SAVES} saves in a row at {PER_SECOND} requests/s, {runtime}"
+    rows = [Row(f"{what}: answered", asked - failed, asked, "", at_least=1.0)]
+    if runtime == "docker":
+        left = await left_over(it)
+        rows.append(Row(f"{what}: containers left", left, 1, "", at_most=1.0))
+    return rows
+
+
+async def left_over(it: Product, deadline: float = 60.0) -> int:
+    """How many running containers the service has, once those of old code had time to go."""
+    end = now() + deadline
+    while True:
+        found = [c for c in it.containers("app") if c["state"] in ("running", "paused")]
+        if len(found) <= 1 or now() > end:
+            return len(found)
+        await asyncio.sleep(0.5)
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    times = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    sys.exit(report(TITLE, run(times)))

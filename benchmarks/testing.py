@@ -1,0 +1,110 @@
+"""What the pytest fixture costs with a warm session, and what a day of cron takes.
+
+`python -m benchmarks.testing [times]`. The cost is all the fixture does around a test: a project
+with one service and one broker up and ready, and gone again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks._measure import Row, now, report
+from knlocal.testing.host import Host
+from knlocal.testing.project import LocalProject
+
+TITLE = "Testing"
+NEEDS = ()
+SOURCES = 10
+TARGETS = {"process": 0.1, "docker": 0.5}
+SHOP = "[services.orders]\n{origin}\n[brokers.default]\n"
+
+
+def run(times: int = 20) -> list[Row]:
+    rows = []
+    for runtime, limit in TARGETS.items():
+        if runtime == "docker" and not has_docker():
+            print("skipped the fixture on Docker: no engine", file=sys.stderr)
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "state").mkdir()
+            (folder / "knlocal.toml").write_text(SHOP.format(origin=origin(runtime, folder)))
+            with Host(folder / "state", runtime) as host:  # type: ignore[arg-type]
+                seconds = fixture(host, folder, times)
+                rows.append(
+                    Row(
+                        f"the fixture around a test, {runtime}, against {limit} s",
+                        seconds,
+                        limit,
+                        "s",
+                        at_most=1.0,
+                    )
+                )
+                if runtime == "process":
+                    rows.append(a_day(host, folder / "none", times))
+    return rows
+
+
+def has_docker() -> bool:
+    return (
+        bool(shutil.which("docker"))
+        and not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
+    )
+
+
+def origin(runtime: str, folder: Path) -> str:
+    from tests.images import build
+
+    if runtime == "docker":
+        return f'image = "{build.ensure("httpd")["httpd"]}"'
+    (folder / "orders").mkdir()
+    shutil.copy(Path(build.__file__).with_name("server.py"), folder / "orders" / "main.py")
+    return 'source = "orders"'
+
+
+def fixture(host: Host, folder: Path, times: int) -> float:
+    took = []
+    for _ in range(times + 1):
+        began = now()
+        with LocalProject(host, folder):
+            ready = now()
+            # The test would be here.
+        took.append((now() - began, ready - began))
+    whole, up = zip(*took[1:], strict=True)
+    print(f"up {statistics.median(up):.3f} s of {statistics.median(whole):.3f} s", file=sys.stderr)
+    return statistics.median(whole)
+
+
+def a_day(host: Host, folder: Path, times: int) -> Row:
+    """24 hours with ten sources, one event an hour each, delivered to a subscriber."""
+    took = []
+    for _ in range(max(3, times // 4)):
+        with LocalProject(host, folder) as project:
+            sink = project.sink()
+            project.apply(*(ping(number, sink.url) for number in range(SOURCES)))
+            began = now()
+            project.clock.advance("24h")
+            took.append(now() - began)
+            for _ in range(24 * SOURCES):
+                sink.expect(type="dev.knative.sources.ping")
+    what = f"24 h with {SOURCES} cron sources, against 1 s"
+    return Row(what, statistics.median(took), 1.0, "s", at_most=1.0)
+
+
+def ping(number: int, url: str) -> dict[str, object]:
+    return {
+        "apiVersion": "sources.knative.dev/v1",
+        "kind": "PingSource",
+        "metadata": {"name": f"ping-{number}"},
+        "spec": {"schedule": f"{number} * * * *", "sink": {"uri": url}},
+    }
+
+
+if __name__ == "__main__":
+    times = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    sys.exit(report(TITLE, run(times)))
