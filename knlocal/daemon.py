@@ -253,7 +253,7 @@ class Daemon:
             self.store, gateway_port=self.external_port, tls_port=self.tls_port, domain=self.domain
         )
         self._down.callback(ParityNotes(self.store).stop)
-        self.destinations = Destinations(self.store)
+        self.destinations = Destinations(self.store, self.internal_port)
         self.workloads = Workloads(
             self.store, self.runtime, self.home.volumes,
             routes=self.routes,

@@ -40,20 +40,23 @@ class Address:
     audience: str = ""
 
 
-def cluster_local(name: str, namespace: str, scheme: str = "http") -> str:
-    """The URL of a Service inside the cluster."""
-    return f"{scheme}://{name}.{namespace}.svc.cluster.local"
+def cluster_local(name: str, namespace: str, scheme: str = "http", port: int = 80) -> str:
+    """The URL of a Service inside the cluster; `port` is where the gateway listens for it."""
+    where = "" if port == 80 else f":{port}"
+    return f"{scheme}://{name}.{namespace}.svc.cluster.local{where}"
 
 
 class Destinations:
     """Resolves destinations and remembers who depends on which object.
 
+    `port` is where containers reach core Services' names (the gateway's, not always 80).
     `forget(dependent)` ends that; resolving anew replaces what the dependent referred to before
     only by `begin(dependent)`.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, port: int = 80) -> None:
         self._store = store
+        self._port = port
         self._dependents: dict[Key, dict[Key, Notify]] = defaultdict(dict)
         self._referred: dict[Key, set[Key]] = defaultdict(set)
         self._unsubscribe = store.subscribe(self._changed)
@@ -138,7 +141,7 @@ class Destinations:
                 missing=True,
             )
         if key.group_kind == CORE_SERVICE:
-            return Address(cluster_local(name, place))
+            return Address(cluster_local(name, place, port=self._port))
         return _address_of(obj, str(ref.get("address") or ""))
 
     def _changed(self, event: WatchEvent) -> None:

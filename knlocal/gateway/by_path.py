@@ -15,7 +15,7 @@ from knlocal.gateway.names import is_cluster_local
 from knlocal.gateway.routes import RouteTable
 
 PREFIX: Final = "/-/"
-_URL: Final = re.compile(r"http://([a-z0-9.-]+)(?::\d+)?((?:[/?].*)?)", re.DOTALL)
+_URL: Final = re.compile(r"http://([a-z0-9.-]+)((?::\d+)?)((?:[/?].*)?)", re.DOTALL)
 
 
 def by_path(url: str, host: str, port: int) -> str:
@@ -24,8 +24,10 @@ def by_path(url: str, host: str, port: int) -> str:
     match = _URL.fullmatch(url)
     if match is None or not is_cluster_local(match[1]):
         return url
-    rest = match[2] if match[2].startswith("/") else f"/{match[2]}" if match[2] else ""
-    return f"http://{host}:{port}{PREFIX}{match[1]}{rest}"
+    name, own_port, rest = match.groups()
+    if rest.startswith("?"):
+        rest = f"/{rest}"
+    return f"http://{host}:{port}{PREFIX}{name}{own_port}{rest}"
 
 
 class ByPath:
@@ -38,12 +40,14 @@ class ByPath:
         if "origin" in request.headers or "sec-fetch-site" in request.headers:
             # Programs send neither. A web page must not get at what only the cluster shall reach.
             return await request.respond(403, PLAIN, "not for browsers\n")
-        host, slash, rest = request.target.removeprefix(PREFIX).partition("/")
-        host, question, query = host.partition("?")
+        authority, slash, rest = request.target.removeprefix(PREFIX).partition("/")
+        authority, question, query = authority.partition("?")
+        host = authority.partition(":")[0]
         if not request.target.startswith(PREFIX) or not is_cluster_local(host):
             shape = f"{PREFIX}<name>.<namespace>.svc.cluster.local/…"
             return await request.respond(404, PLAIN, f"404: the path must be {shape}\n")
         request.target = f"/{question}{query}{slash}{rest}" if question else f"/{rest}"
-        request.host = request.authority = request.headers["Host"] = host
+        request.host = host
+        request.authority = request.headers["Host"] = authority
         await dispatch(self._routes, request)
         return None

@@ -59,6 +59,12 @@ def test_a_core_service_resolves_to_its_cluster_local_name(store, destinations) 
     assert found.url == "http://target.default.svc.cluster.local"
 
 
+def test_the_name_carries_the_port_where_the_gateway_could_not_have_port_80(store) -> None:
+    make(store, "v1")
+    found = Destinations(store, 8081).resolve({"ref": {**KSVC, "apiVersion": "v1"}}, "default")
+    assert found.url == "http://target.default.svc.cluster.local:8081"
+
+
 @pytest.mark.parametrize(
     ("uri", "url"),
     [("/path?x=1", "http://t.svc/path?x=1"), ("path", "http://t.svc/path"), ("", "http://t.svc")],

@@ -16,7 +16,7 @@ NAME = "hello.default.svc.cluster.local"
     ("url", "local"),
     [
         (f"http://{NAME}", f"http://127.0.0.1:81/-/{NAME}"),
-        (f"http://{NAME}:8081/a/b?c=1", f"http://127.0.0.1:81/-/{NAME}/a/b?c=1"),
+        (f"http://{NAME}:8081/a/b?c=1", f"http://127.0.0.1:81/-/{NAME}:8081/a/b?c=1"),
         (f"http://{NAME}?c=1", f"http://127.0.0.1:81/-/{NAME}/?c=1"),
         ("http://hello.default.svc/x", "http://127.0.0.1:81/-/hello.default.svc/x"),
         ("http://example.test/x", "http://example.test/x"),
@@ -33,6 +33,7 @@ def test_urls_of_cluster_local_names_lead_through_the_gateway(url: str, local: s
     ("path", "headers", "status", "said"),
     [
         (f"/-/{NAME}/a%20b?c=1", {}, 200, f"{NAME} /a%20b?c=1 {NAME}"),
+        (f"/-/{NAME}:90/x", {}, 200, f"{NAME} /x {NAME}:90"),
         (f"/-/{NAME}", {}, 200, f"{NAME} / {NAME}"),
         (f"/-/{NAME}?c=/d", {}, 200, f"{NAME} /?c=/d {NAME}"),
         ("/-/other.default.svc.cluster.local/", {}, 404, "no service answers"),
