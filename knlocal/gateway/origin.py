@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import uuid
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -21,6 +22,7 @@ _XFF: Final = istr("X-Forwarded-For")
 _XFP: Final = istr("X-Forwarded-Proto")
 _XFH: Final = istr("X-Forwarded-Host")
 _FORWARDED: Final = istr("Forwarded")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
 _REQUEST_ID: Final = istr("X-Request-Id")
 _TE: Final = istr("TE")
 # Request ids look like UUIDs and differ between processes; a random one each time would cost more.
@@ -89,7 +91,8 @@ def _origin(client: str, scheme: str, host: str) -> tuple[tuple[str, str], ...]:
 def _forwarded(hops: str, host: str, scheme: str) -> str:
     """ "for=192.0.2.1;host=h;proto=http, for=…", as Knative builds it from X-Forwarded-*."""
     first, *others = [_node(hop.strip()) for hop in hops.split(",")]
-    forwarded = f"for={first};host={host};proto={scheme}"
+    shown = host if _TOKEN.fullmatch(host) else f'"{host}"'  # a port's colon is no token (RFC 7239)
+    forwarded = f"for={first};host={shown};proto={scheme}"
     return ", ".join([forwarded, *(f"for={hop}" for hop in others)])
 
 

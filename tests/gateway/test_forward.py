@@ -67,7 +67,7 @@ async def test_the_upstream_learns_where_the_request_came_from(door: Door, upstr
     assert header_of(heads[0], "X-Forwarded-For") == "127.0.0.1"
     assert header_of(heads[0], "X-Forwarded-Proto") == "http"
     assert header_of(heads[0], "X-Forwarded-Host") == "app.test:8080"
-    assert header_of(heads[0], "Forwarded") == "for=127.0.0.1;host=app.test:8080;proto=http"
+    assert header_of(heads[0], "Forwarded") == 'for=127.0.0.1;host="app.test:8080";proto=http'
     ids = {header_of(head, "X-Request-Id") for head in heads}
     assert len(ids) == 2
     assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", str(i)) for i in ids)

@@ -8,7 +8,7 @@ import pytest
 
 from knlocal.clock import SystemClock
 from knlocal.serving.activator.protocol import detect
-from knlocal.serving.kinds import POD
+from knlocal.serving.kinds import POD, REVISION
 from tests.serving.world import World, service
 
 Program = Callable[[str, dict[str, str]], Awaitable[tuple[int, str]]]
@@ -190,6 +190,18 @@ async def test_a_deleted_pod_gets_no_new_requests_and_ends_its_old_ones(world: W
     assert not any(task.done() for task in more)
     world.store.delete(POD, "default", pod["metadata"]["name"], grace_seconds=0)
     assert {task.result().status for task in await finished(more)} == {200}  # type: ignore[attr-defined]
+
+
+async def test_requests_of_a_deleted_revision_are_still_waited_for(world: World) -> None:
+    opened, world.workloads.answer = gate()
+    await world.apply(service())
+    tasks = await start(2, world)
+    (pod,) = world.store.list(POD)
+    world.store.delete(REVISION, "default", "hello-00001")
+    assert world.serving.activator.in_flight(pod) == 2
+    opened.set()
+    await finished(tasks)
+    await world.serving.drain(pod)
 
 
 async def test_a_client_that_leaves_gives_its_place_away(world: World) -> None:

@@ -57,6 +57,8 @@ class Activator:
         """Called with a Revision's key when a pod of it got its address late."""
         self.told: Callable[[Served], object] | None = None
         self._backends: dict[tuple[str, str], RevisionBackend] = {}
+        self._orphans: dict[str, Pod] = {}
+        """Pods by uid whose Revision is deleted: they live on until their requests have ended."""
         self._unsubscribe: Callable[[], object] = lambda: None
         self._unaddressed: set[Key] = set()
         self._retry: Timer | None = None
@@ -140,15 +142,16 @@ class Activator:
         if backend is not None:
             backend.gone = True
             backend.throttler.fail(f'revision "{key.name}" is deleted')
+            self._orphans.update(backend.known)  # their requests may end all the same
 
     def _pod_changed(self, obj: Obj) -> None:
         name = labels_of(obj).get(REVISION_LABEL)
-        if not name:
+        if not name or uid_of(obj) in self._orphans:
             return
-        backend = self.revision(obj["metadata"]["namespace"], name)
         if not pod_is_ready(obj):
             self._withdraw(obj)
             return
+        backend = self.revision(obj["metadata"]["namespace"], name)
         settings = backend.settings
         try:
             host, port = self._address_of(obj, settings.user_port)
@@ -221,6 +224,9 @@ class Activator:
 
     def _pod_deleted(self, obj: Obj) -> None:
         self._protocols.pop(uid_of(obj), None)
+        orphan = self._orphans.pop(uid_of(obj), None)
+        if orphan is not None:
+            self._pool.close_endpoint(orphan.endpoint.host, orphan.endpoint.port)
         backend = self._backend_of(obj)
         pod = backend.known.pop(uid_of(obj), None) if backend else None
         if backend is not None and pod is not None:
@@ -238,7 +244,8 @@ class Activator:
 
     def _known(self, pod: Obj) -> Pod | None:
         backend = self._backend_of(pod)
-        return backend.known.get(uid_of(pod)) if backend else None
+        known = backend.known.get(uid_of(pod)) if backend else None
+        return known or self._orphans.get(uid_of(pod))
 
     def _poked(self, backend: RevisionBackend) -> None:
         settings = backend.settings
