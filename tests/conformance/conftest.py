@@ -26,6 +26,14 @@ import yaml
 IMAGE = "knlocal-test/conformance:1"
 NAMESPACE = "serving-tests"
 PATIENCE = 60.0
+#: What Knative ships switched off and its own e2e suite switches on.
+FEATURES: dict[str, str | None] = {
+    "kubernetes.podspec-init-containers": "enabled",
+    "kubernetes.podspec-persistent-volume-claim": "enabled",
+    "kubernetes.podspec-persistent-volume-write": "enabled",
+    "kubernetes.podspec-securitycontext": "enabled",
+    "multi-container-probing": "enabled",
+}
 SERVING = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}"
 needs_kubectl = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl is not installed"
@@ -96,7 +104,8 @@ class Cluster:
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
-        return answer.status, json.loads(text) if text[:1] in b"{[" else text.decode()
+        parsed = (answer.getheader("Content-Type") or "").startswith("application/json")
+        return answer.status, json.loads(text) if parsed else text.decode()
 
     def must(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         status, answer = self.request(method, path, body, kind)
@@ -164,6 +173,11 @@ class Cluster:
             if status != 409:
                 assert status == 200, answer
                 return answer  # type: ignore[no-any-return]
+
+    def configure(self, called: str, values: dict[str, str | None]) -> None:
+        """Merge values into one of Knative Serving's ConfigMaps; None takes one out."""
+        path = f"/api/v1/namespaces/knative-serving/configmaps/{called}"
+        self.must("PATCH", path, {"data": values}, "application/merge-patch+json")
 
     def until(self, look: Callable[[], Any], why: Callable[[], object] = lambda: "") -> Any:
         end = time.monotonic() + PATIENCE
@@ -257,6 +271,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.knlocal("up", "-d")
         made.connect()
         made.must("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        made.configure("config-features", FEATURES)
+        made.configure("config-autoscaler", {"scale-to-zero-grace-period": "6s"})
         yield made
     finally:
         made.knlocal("down")

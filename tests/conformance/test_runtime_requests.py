@@ -169,14 +169,14 @@ def test_output_of_the_container_is_its_log(cluster: Cluster, hello: dict[str, A
 
 
 def test_services_reach_each_other_by_their_names(cluster: Cluster, hello: dict[str, Any]) -> None:
-    other = cluster.ready_service(service(name("other"), env={"TARGET": "Other"}))
-    local = other["status"]["address"]["url"]
-    assert local.startswith(f"http://{other['metadata']['name']}.{NAMESPACE}.svc.cluster.local")
+    caller = cluster.ready_service(service(name("caller")))
+    called, local = hello["metadata"]["name"], hello["status"]["address"]["url"]
+    assert local.startswith(f"http://{called}.{NAMESPACE}.svc.cluster.local")
     port = urllib.parse.urlsplit(local).port
     for suffix in (".svc.cluster.local", ".svc", ""):
-        host = f"{other['metadata']['name']}.{NAMESPACE}{suffix}" + (f":{port}" if port else "")
-        answer = cluster.call(hello["status"]["url"], f"/call?url=http://{host}/")
-        assert (answer.status, answer.text) == (200, "Hello Other!\n"), host
+        host = f"{called}.{NAMESPACE}{suffix}" + (f":{port}" if port else "")
+        answer = cluster.call(caller["status"]["url"], f"/call?url=http://{host}/")
+        assert (answer.status, answer.text) == (200, "Hello World!\n"), host
 
 
 def test_unknown_hosts_are_404(cluster: Cluster, hello: dict[str, Any]) -> None:
@@ -187,14 +187,15 @@ def test_unknown_hosts_are_404(cluster: Cluster, hello: dict[str, Any]) -> None:
 
 
 def test_request_logs_follow_their_template(cluster: Cluster) -> None:
-    path = "/api/v1/namespaces/knative-serving/configmaps/config-observability"
-    before = cluster.get(path).get("data", {})
     template = (
         '{"url": "{{js .Request.RequestURI}}", "status": {{.Response.Code}}, '
         '"revision": "{{.Revision.Name}}"}'
     )
-    on = {"logging.enable-request-log": "true", "logging.request-log-template": template}
-    cluster.update(path, lambda it: it.update(data={**before, **on}))
+    on: dict[str, str | None] = {
+        "logging.enable-request-log": "true",
+        "logging.request-log-template": template,
+    }
+    cluster.configure("config-observability", on)
     try:
         made = cluster.ready_service(service(name("logged"), annotations=SCALED))
         called = made["metadata"]["name"]
@@ -205,7 +206,7 @@ def test_request_logs_follow_their_template(cluster: Cluster) -> None:
         line = f'{{"url": "/info?x=1", "status": 200, "revision": "{called}-00001"}}'
         cluster.until(lambda: line in cluster.get(log), lambda: cluster.get(log))
     finally:
-        cluster.update(path, lambda it: it.update(data=before))
+        cluster.configure("config-observability", dict.fromkeys(on))
 
 
 def test_curl_reaches_a_service_at_its_url(cluster: Cluster, hello: dict[str, Any]) -> None:

@@ -69,6 +69,7 @@ def test_a_service_makes_its_configuration_route_and_revision(
         )
     revision = cluster.get(f"{SERVING}/revisions/{called}-00001")
     labels = revision["metadata"]["labels"]
+    assert labels["serving.knative.dev/serviceUID"] == hello["metadata"]["uid"]
     assert labels["serving.knative.dev/configuration"] == called
     assert labels["serving.knative.dev/service"] == called
     assert labels["serving.knative.dev/configurationGeneration"] == "1"
@@ -320,15 +321,14 @@ def test_visibility_follows_the_label(cluster: Cluster, hello: dict[str, Any]) -
     body["metadata"]["labels"] = {"networking.knative.dev/visibility": "cluster-local"}
     made = cluster.ready_service(body)
     url, path = made["status"]["url"], f"{SERVING}/services/{made['metadata']['name']}"
-    assert ".svc.cluster.local" in url
-    assert cluster.call(url.replace(".svc.cluster.local", ".localhost")).status == 404
-    inside = cluster.call(hello["status"]["url"], f"/call?url={url}/")
-    assert (inside.status, inside.text) == (200, "Hello World!\n")
+    host = f"{made['metadata']['name']}.{NAMESPACE}"
+    public = urllib.parse.urlsplit(hello["status"]["url"]).netloc.split(NAMESPACE)[1]
+    assert url.startswith(f"http://{host}.svc.cluster.local")
+    assert cluster.call(f"http://{host}{public}").status == 404
+    assert cluster.call(url, door=cluster.inside()).text == "Hello World!\n"
     cluster.update(path, lambda it: it["metadata"].pop("labels"))
-    public = cluster.until(
-        lambda: url if ".svc" not in (url := cluster.get(path)["status"]["url"]) else None
-    )
-    cluster.until(lambda: cluster.call(public).status == 200)
+    cluster.until(lambda: ".svc" not in cluster.get(path)["status"]["url"])
+    cluster.until(lambda: cluster.call(f"http://{host}{public}").status == 200)
 
 
 def test_deleting_a_service_removes_all_it_owns(cluster: Cluster) -> None:
@@ -343,11 +343,11 @@ def test_deleting_a_service_removes_all_it_owns(cluster: Cluster) -> None:
 
 
 def test_revisions_nobody_needs_are_collected(cluster: Cluster) -> None:
-    path = "/api/v1/namespaces/knative-serving/configmaps/config-gc"
-    before = cluster.get(path).get("data", {})
-    eager = {"retain-since-create-time": "disabled", "retain-since-last-active-time": "disabled",
-             "min-non-active-revisions": "0", "max-non-active-revisions": "0"}  # fmt: skip
-    cluster.update(path, lambda it: it.update(data={**before, **eager}))
+    eager = {
+        "retain-since-create-time": "disabled", "retain-since-last-active-time": "disabled",
+        "min-non-active-revisions": "0", "max-non-active-revisions": "0",
+    }  # fmt: skip
+    cluster.configure("config-gc", dict(eager))
     try:
         called = name("collect")
         cluster.ready_service(service(called, env={"TARGET": "one"}))
@@ -358,7 +358,7 @@ def test_revisions_nobody_needs_are_collected(cluster: Cluster) -> None:
         )
         assert cluster.get(f"{SERVING}/revisions/{called}-00002")
     finally:
-        cluster.update(path, lambda it: it.update(data=before))
+        cluster.configure("config-gc", dict.fromkeys(eager))
 
 
 def test_a_domain_is_mapped_to_a_service(cluster: Cluster, hello: dict[str, Any]) -> None:
