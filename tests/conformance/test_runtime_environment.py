@@ -144,6 +144,23 @@ def test_user_folder_command_and_arguments_are_as_asked(cluster: Cluster) -> Non
     assert told["env"]["PORT"] == "8801"
 
 
+def test_a_user_that_may_not_be_root_is_not_root(cluster: Cluster) -> None:
+    called = name("rootless")
+    context = {"runAsNonRoot": True, "runAsUser": 0}
+    path = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/services"
+    cluster.create_service(service(called, container={"securityContext": context}))
+
+    def refused() -> bool:
+        states = [
+            s for pod in cluster.pods(called) for s in pod["status"].get("containerStatuses", [])
+        ]
+        reasons = [s["state"].get("waiting", {}).get("reason") for s in states]
+        return "CreateContainerConfigError" in reasons
+
+    cluster.until(refused, lambda: cluster.pods(called))
+    cluster.must("DELETE", f"{path}/{called}")
+
+
 def test_a_read_only_file_system_is_possible(cluster: Cluster) -> None:
     made = cluster.ready_service(
         service(name("readonly"), container={"securityContext": {"readOnlyRootFilesystem": True}})

@@ -308,6 +308,53 @@ def test_traffic_that_does_not_add_up_is_refused(cluster: Cluster) -> None:
     assert "Traffic targets sum to 99, want 100: spec.traffic" in said
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ({"revisionName": "x", "latestRevision": True}, "spec.traffic[0].latestRevision"),
+        (
+            {"revisionName": "x", "url": "http://x"},
+            "must not set the field(s): spec.traffic[0].url",
+        ),
+        ({"percent": 101}, "spec.traffic[0].percent"),
+    ],
+    ids=["latest", "url", "percent"],
+)
+def test_what_a_traffic_target_may_not_say_is_refused(
+    cluster: Cluster, target: dict[str, Any], said: str
+) -> None:
+    body = service(name("bad"), traffic=[{"percent": 100, **target}])
+    assert said in cluster.refused("POST", f"{SERVING}/services", body)
+
+
+@pytest.mark.parametrize(
+    ("path", "volume", "read_only", "said"),
+    [
+        ("/dev", {"secret": {"secretName": "x"}}, True, 'mountPath "/dev" is a reserved path'),
+        ("/tmp/../proc", {"secret": {"secretName": "x"}}, True, "mountPath"),
+        ("relative", {"secret": {"secretName": "x"}}, True, "mountPath"),
+        ("/x", {"secret": {"secretName": "x"}}, False, "should be readOnly"),
+        ("/x", {"configMap": {"name": "x"}}, False, "should be readOnly"),
+        (
+            "/x",
+            {"projected": {"sources": [{"secret": {"name": "x"}}]}},
+            False,
+            "should be readOnly",
+        ),
+    ],
+)
+def test_volumes_stay_away_from_what_the_contract_keeps(
+    cluster: Cluster, path: str, volume: dict[str, Any], read_only: bool, said: str
+) -> None:
+    mount = {"name": "v", "mountPath": path, "readOnly": read_only}
+    body = service(
+        name("bad"),
+        container={"volumeMounts": [mount]},
+        spec={"volumes": [{"name": "v", **volume}]},
+    )
+    assert said in cluster.refused("POST", f"{SERVING}/services", body)
+
+
 def test_a_generated_name_is_completed(cluster: Cluster) -> None:
     body = service("x")
     body["metadata"] = {"generateName": "generated-", "namespace": NAMESPACE}
