@@ -1,4 +1,4 @@
-"""One daemon on Docker for the whole session, and the ways real clients reach it."""
+"""One daemon on Docker for the whole folder, and the ways real clients reach it."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Cluster:
             env={**os.environ, "HOME": str(self.folder)},
         )  # fmt: skip
         assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
-        return done.stdout if code == 0 else done.stderr
+        return str(done.stdout if code == 0 else done.stderr)
 
     # -- objects ----------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ def service(
     }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     from tests.images.build import ensure
 
@@ -278,7 +278,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.knlocal("down")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hello(cluster: Cluster) -> dict[str, Any]:
     """A ready Service with nothing set, for tests that only look."""
     return cluster.ready_service(

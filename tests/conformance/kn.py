@@ -115,7 +115,8 @@ class Kn:
             "apiVersion": got["apiVersion"], "kind": got["kind"], "spec": got["spec"],
             "metadata": stripped(
                 got["metadata"],
-                {"serving.knative.dev/creator", "serving.knative.dev/lastModifier", LAST_APPLIED}, set(),
+                {"serving.knative.dev/creator", "serving.knative.dev/lastModifier",
+                 LAST_APPLIED}, set(),
             ),
         }  # fmt: skip
         return exported, [
@@ -203,7 +204,8 @@ class Kn:
         failing_since = None
         query = (
             f"fieldSelector=metadata.name%3D{called}&resourceVersion="
-            f"{got['metadata']['resourceVersion']}&timeout=1m30s&timeoutSeconds={timeout + 30}&watch=true"
+            f"{got['metadata']['resourceVersion']}&timeout=1m30s"
+            f"&timeoutSeconds={timeout + 30}&watch=true"
         )
         for event in self.cluster.watch(f"{SERVING}/services?{query}", timeout):
             assert event["type"] in ("ADDED", "MODIFIED", "DELETED"), event

@@ -1,4 +1,4 @@
-"""From the first probe to the last request: readiness, liveness, crashes, scale to zero, the end."""
+"""From the first probe to the last request: readiness, crashes, scale to zero, the end."""
 
 from __future__ import annotations
 

@@ -30,12 +30,15 @@ def made(cluster: Cluster) -> dict[str, Any]:
          "resources": {"requests": {"storage": "1Gi"}}}},
     )  # fmt: skip
     mounts = {
-        "config": "/v/config", "items": "/v/items", "secret": "/v/secret", "optional": "/v/optional",
-        "empty": "/v/empty", "memory": "/v/memory", "projected": "/v/projected", "claim": "/v/claim",
+        "config": "/v/config", "items": "/v/items", "secret": "/v/secret",
+        "optional": "/v/optional",
+        "empty": "/v/empty", "memory": "/v/memory", "projected": "/v/projected",
+        "claim": "/v/claim",
     }  # fmt: skip
     container = {
         "env": [
-            {"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}},
+            {"name": "COLOR", "valueFrom": {
+                "configMapKeyRef": {"name": "settings", "key": "color"}}},
             {"name": "FROM_SECRET", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "KEY"}}},
             {"name": "NONE", "valueFrom": {
                 "configMapKeyRef": {"name": "none", "key": "x", "optional": True}}},
@@ -60,7 +63,8 @@ def made(cluster: Cluster) -> dict[str, Any]:
         {"name": "projected", "projected": {"sources": [
             {"configMap": {"name": "settings", "items": [{"key": "color", "path": "c"}]}},
             {"secret": {"name": "keys", "items": [{"key": "KEY", "path": "k"}]}},
-            {"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
+            {"downwardAPI": {"items": [
+                {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
             {"serviceAccountToken": {"path": "token", "audience": "me"}},
         ]}},
         {"name": "claim", "persistentVolumeClaim": {"claimName": "claim"}},
@@ -92,7 +96,8 @@ def test_environment_comes_from_config_maps_and_secrets(
 @pytest.mark.parametrize(
     ("path", "content"),
     [
-        ("/v/config/color", "blue"), ("/v/items/deep/down/shape", "round"), ("/v/just-color", "blue"),
+        ("/v/config/color", "blue"), ("/v/items/deep/down/shape", "round"),
+        ("/v/just-color", "blue"),
         ("/v/secret/KEY", "s3cret"), ("/v/projected/c", "blue"), ("/v/projected/k", "s3cret"),
     ],
 )  # fmt: skip
