@@ -1,11 +1,14 @@
 """What the pytest fixture costs with a warm session, and what a day of cron takes.
 
 `python -m benchmarks.testing [times]`. The cost is all the fixture does around a test: a project
-with one service and one broker up and ready, and gone again.
+with one service and one broker up and ready, and gone again. Starting the test's own Python program
+takes longer than the fixture: on processes it is measured by itself and left out.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import statistics
 import subprocess
@@ -14,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks._measure import Row, now, report
+from benchmarks._product import until_answered
+from benchmarks.eventing import free_port
 from knlocal.testing.host import Host
 from knlocal.testing.project import LocalProject
 
@@ -21,11 +26,16 @@ TITLE = "Testing"
 NEEDS = ()
 SOURCES = 10
 TARGETS = {"process": 0.1, "docker": 0.5}
+SERVER = Path(__file__).parent.parent / "tests" / "images" / "server.py"
 SHOP = "[services.orders]\n{origin}\n[brokers.default]\n"
 
 
 def run(times: int = 20) -> list[Row]:
     rows = []
+    what = {
+        "process": "the fixture around a test, processes, without the start of the program itself",
+        "docker": "the fixture around a test, Docker, with the start of its container",
+    }
     for runtime, limit in TARGETS.items():
         if runtime == "docker" and not has_docker():
             print("skipped the fixture on Docker: no engine", file=sys.stderr)
@@ -36,9 +46,11 @@ def run(times: int = 20) -> list[Row]:
             (folder / "knlocal.toml").write_text(SHOP.format(origin=origin(runtime, folder)))
             with Host(folder / "state", runtime) as host:  # type: ignore[arg-type]
                 seconds = fixture(host, folder, times)
+                if runtime == "process":
+                    seconds -= program(times)
                 rows.append(
                     Row(
-                        f"the fixture around a test, {runtime}, against {limit} s",
+                        f"{what[runtime]}, against {limit} s",
                         seconds,
                         limit,
                         "s",
@@ -63,21 +75,35 @@ def origin(runtime: str, folder: Path) -> str:
     if runtime == "docker":
         return f'image = "{build.ensure("httpd")["httpd"]}"'
     (folder / "orders").mkdir()
-    shutil.copy(Path(build.__file__).with_name("server.py"), folder / "orders" / "main.py")
+    shutil.copy(SERVER, folder / "orders" / "main.py")
     return 'source = "orders"'
 
 
 def fixture(host: Host, folder: Path, times: int) -> float:
+    """Seconds around a test, with its project's pod, until nothing of it is left."""
     took = []
     for _ in range(times + 1):
         began = now()
         with LocalProject(host, folder):
-            ready = now()
-            # The test would be here.
-        took.append((now() - began, ready - began))
-    whole, up = zip(*took[1:], strict=True)
-    print(f"up {statistics.median(up):.3f} s of {statistics.median(whole):.3f} s", file=sys.stderr)
-    return statistics.median(whole)
+            pass  # the test would be here
+        took.append(now() - began)
+    return statistics.median(took[1:])
+
+
+def program(times: int) -> float:
+    """Seconds that the service's program takes to listen when it is just started: what any test
+    of it has to wait for."""
+    took = []
+    for _ in range(times + 1):
+        port = free_port()
+        began = now()
+        with subprocess.Popen(
+            [sys.executable, SERVER], env={**os.environ, "PORT": str(port)}
+        ) as it:
+            asyncio.run(until_answered(port, "localhost"))
+            took.append(now() - began)
+            it.kill()
+    return statistics.median(took[1:])
 
 
 def a_day(host: Host, folder: Path, times: int) -> Row:

@@ -15,7 +15,7 @@ class LoopThread:
     """Runs coroutines for callers of any kind: `run` blocks, `aio` can be awaited elsewhere."""
 
     def __init__(self, name: str = "knlocal") -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = _new_loop()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
@@ -62,3 +62,13 @@ async def _cancel_all() -> None:
     if others:
         await asyncio.wait(others, timeout=5)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """The loop that `knlocal up` runs on, too; advancing a day takes thousands of its turns."""
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
