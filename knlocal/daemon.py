@@ -45,6 +45,7 @@ from knlocal.journal import Journal
 from knlocal.project import system
 from knlocal.project.apply import INVENTORY
 from knlocal.project.config import FILE_NAME
+from knlocal.project.debugging import DebugDoors, port_of
 from knlocal.project.door import Outcome, ProjectDoor, Told
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Card, Home
@@ -238,6 +239,10 @@ class Daemon:
     async def _listen_inside(self, listen: Listen) -> int:
         """Port 80 if it can be had (URLs then need no port), else the next that can."""
         wanted = self.settings.gateway.internal_port
+        if wanted and "internal_port" in self.settings.gateway.model_fields_set:
+            where = "knlocal.toml: [gateway] internal_port"
+            taken = await take(listen, self.internal_host, wanted, where=where, asked_for=True)
+            return taken.port
         for port in (wanted, self.external_port, *range(self.external_port + 1, 65536)):
             try:
                 return await listen(port)
@@ -347,6 +352,9 @@ class Daemon:
         self._builders = Builders(build.builder or "docker", build.parallel)
         self._down.push_async_callback(self._builders.close)
         self.project = self.door(self.settings, self.told)
+        self.debug_doors = DebugDoors(self.store, self.kubelet.address_of)
+        self._down.push_async_callback(self.debug_doors.close)
+        self.project.applied = self._open_debug_doors
 
     def door(self, settings: Settings, told: Told, inventory: Key = INVENTORY) -> ProjectDoor:
         """A door for a project's files; tests let several share this daemon, each with an
@@ -354,6 +362,20 @@ class Daemon:
         runtime: RuntimeName = "docker" if self.on_docker else "process"
         sources = ProjectSources(settings, self.home, runtime, self._builders)
         return ProjectDoor(settings, self.store, sources, told, inventory)
+
+    async def _open_debug_doors(self) -> None:
+        """Say how to reach the debuggers that services wait for."""
+        for name, language in self.project.sources.debugged.items():
+            settings = self.project.settings
+            door = port_of(settings, name, language)
+            why = ""
+            if self.on_docker:
+                place = settings.services[name].namespace or settings.project.namespace
+                why = await self.debug_doors.open(place, door)
+            if why:
+                self.told.problem(name, why)
+            else:
+                self.told.note(name, door.sentence)
 
     def _watch_project(self) -> None:
         """Every save from now on is applied, too."""

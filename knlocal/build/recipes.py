@@ -39,6 +39,8 @@ class Options:
     base_image: str | None = None
     args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
+    debug: bool = False
+    """Whether generated Dockerfiles bring a debugger."""
 
     def base(self, usual: str) -> str:
         return self.base_image or os.environ.get(BASE_IMAGE_VARIABLE) or usual
@@ -59,6 +61,10 @@ class Recipe:
     """What the process runtime runs in the folder; None when nothing is known."""
     why_not: str = ""
     """Why `run` is None."""
+    language: str = ""
+    """"python", "node", or "" where it is not known."""
+    program: tuple[str, ...] = ()
+    """What the image runs."""
     env: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
@@ -102,9 +108,12 @@ def _dockerfile(folder: Path, options: Options) -> Recipe | None:
     parsed = dockerfile.parse(text)
     own = _python(folder, options) or _node(folder, options)
     if own is None and (guess := dockerfile.command(parsed)) and _runs_here(guess, folder):
-        own = Recipe("", None, run=tuple(guess))
+        language = "node" if Path(guess[0]).name == "node" else "python"
+        own = Recipe("", None, run=tuple(guess), language=language)
     return Recipe(
         kind="Dockerfile",
+        language=own.language if own else "",
+        program=tuple(dockerfile.command(parsed) or ()),
         dockerfile=text,
         dockerfile_name=str(path.relative_to(folder)),
         run=own.run if own else None,
@@ -147,11 +156,13 @@ def _python(folder: Path, options: Options) -> Recipe | None:
     local = [entry] if serves else [str(launcher), entry]
     return Recipe(
         kind="Python folder",
-        dockerfile=_python_dockerfile(folder, options.base(PYTHON_BASE), command),
+        dockerfile=_python_dockerfile(folder, options, command),
         dockerfile_name="(generated for a Python folder)",
         generated=True,
         files={} if serves else {".knlocal-launcher/serve_python.py": launcher.read_bytes()},
         run=(_python_of(folder), *local),
+        language="python",
+        program=("python3", *command),
         target="/app",
         rebuild=DEPENDENCIES,
     )
@@ -172,7 +183,8 @@ def _python_of(folder: Path) -> str:
     return sys.executable
 
 
-def _python_dockerfile(folder: Path, base: str, command: list[str]) -> str:
+def _python_dockerfile(folder: Path, options: Options, command: list[str]) -> str:
+    base = options.base(PYTHON_BASE)
     lines = [f"FROM {base}", "ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1", "WORKDIR /app"]
     if (folder / "requirements.txt").is_file():
         lines += [
@@ -181,6 +193,8 @@ def _python_dockerfile(folder: Path, base: str, command: list[str]) -> str:
         ]
     elif (folder / "pyproject.toml").is_file() and _has_dependencies(folder / "pyproject.toml"):
         lines += ["COPY . .", "RUN python3 -m pip install --no-cache-dir ."]
+    if options.debug:
+        lines.append("RUN python3 -m pip install --no-cache-dir debugpy")
     if command[0].startswith("/knlocal/"):
         lines.append("COPY .knlocal-launcher /knlocal")
     return "\n".join([*lines, "COPY . .", f"CMD {_json(['python3', *command])}", ""])
@@ -210,6 +224,8 @@ def _node(folder: Path, options: Options) -> Recipe | None:
         dockerfile_name="(generated for a Node folder)",
         generated=True,
         run=tuple(command),
+        language="node",
+        program=tuple(command),
         target="/app",
         rebuild=DEPENDENCIES,
     )
@@ -267,6 +283,8 @@ def _function(folder: Path, options: Options) -> Recipe | None:
         files=recipe.files,
         run=recipe.run,
         why_not=recipe.why_not,
+        language=runtime,
+        program=recipe.program,
         env=env,
         annotations=deploy.get("annotations") or {},
         target=recipe.target,
@@ -301,9 +319,10 @@ def _python_function(folder: Path, options: Options, invoke: str) -> Recipe:
     command = ["/knlocal/serve_python.py", entry, f"--invoke={invoke}"]
     return Recipe(
         kind="",
-        dockerfile=_python_dockerfile(folder, options.base(PYTHON_BASE), command),
+        dockerfile=_python_dockerfile(folder, options, command),
         files={".knlocal-launcher/serve_python.py": launcher.read_bytes()},
         run=(_python_of(folder), str(launcher), entry, f"--invoke={invoke}"),
+        program=("python3", *command),
         target="/app",
     )
 
@@ -325,6 +344,7 @@ def _node_function(folder: Path, options: Options, invoke: str) -> Recipe:
         dockerfile="\n".join(lines),
         files={".knlocal-launcher/serve_node.mjs": launcher.read_bytes()},
         run=("node", str(launcher), *arguments),
+        program=tuple(command),
         target="/app",
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from knlocal.build.api import BuildFailure
@@ -60,6 +60,8 @@ class ProjectDoor:
         self._store = store
         self._told = told
         self._one_at_a_time = asyncio.Lock()
+        self.applied: Callable[[], Awaitable[None]] | None = None
+        """Awaited after every whole apply."""
 
     async def apply(self) -> Outcome:
         """Read, build, apply and prune. Raises ProjectError when the files themselves are wrong;
@@ -81,6 +83,8 @@ class ProjectDoor:
             self._told.problem("", str(problem))
         for warning in outcome.warnings:
             self._told.note("", warning)
+        if self.applied is not None:
+            await self.applied()
         return outcome
 
     def use(self, settings: Settings) -> None:

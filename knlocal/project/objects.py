@@ -50,6 +50,8 @@ class Origin:
     """What is mounted over the image's copy of the source: `{"dir": "…", "target": "…"}`."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Defaults that the service's own env overrides (`run.envs` of a func.yaml)."""
+    command: tuple[str, ...] = ()
+    """Replaces the image's own, where the service gives none (a debugger around the program)."""
 
 
 Origins = Mapping[tuple[str, str], Origin]
@@ -230,7 +232,7 @@ def _container(settings: Settings, name: str, table: Container, origin: Origin |
     image = origin.image if origin else (table.image or "")
     container: Obj = {**({"name": name} if name else {}), "image": image}
     optional: dict[str, Any] = {
-        "command": table.command,
+        "command": table.command or (list(origin.command) if origin else None),
         "args": table.args,
         "workingDir": table.workdir,
         "env": [{"name": key, "value": value} for key, value in env.items()],

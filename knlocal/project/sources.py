@@ -20,6 +20,7 @@ from knlocal.build.dockerfile import parse
 from knlocal.build.ignore import Ignore, from_gitignore, read
 from knlocal.build.recipes import NotASource, Options, Recipe, recognise
 from knlocal.build.snapshots import Snapshots, SourceChanged
+from knlocal.project.debugging import debugged
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Home
 from knlocal.project.objects import Origin
@@ -95,6 +96,8 @@ class Sources:
         self._slots = asyncio.Semaphore(settings.build.parallel)
         self.building = 0
         """How many images are being built, or wait for their turn."""
+        self.debugged: dict[str, str] = {}
+        """Language of each service that waits for a debugger."""
 
     def folders(self) -> Iterator[tuple[Wanted, Path]]:
         """Where each source lies."""
@@ -109,8 +112,19 @@ class Sources:
         """
         looked = await asyncio.to_thread(self.look, want)
         if self.runtime == "process":
-            return await self._process_origin(want, looked)
-        return await self._docker_origin(want, looked, told, mount)
+            origin = await self._process_origin(want, looked)
+        else:
+            origin = await self._docker_origin(want, looked, told, mount)
+        if not self._is_debugged(want):
+            return origin
+        self.debugged[want.service] = looked.recipe.language
+        in_container = self.runtime == "docker"
+        return debugged(
+            self.settings, want.service, looked.recipe, origin, in_container=in_container
+        )
+
+    def _is_debugged(self, want: Wanted) -> bool:
+        return not want.container and self.settings.services[want.service].debug
 
     def look(self, want: Wanted) -> Looked:
         """Read a source folder: what it is, and its files. Runs on a thread: it may be large."""
@@ -124,7 +138,7 @@ class Sources:
                 Problem("knlocal.toml", f"no such folder: {want.table.source}", f"{where} source")
             )
         try:
-            recipe = recognise(folder, self._options(build))
+            recipe = recognise(folder, self._options(build, debug=self._is_debugged(want)))
         except NotASource as error:
             if not want.table.run:
                 raise ProjectError(
@@ -136,13 +150,14 @@ class Sources:
         ignored = tuple(ignored_in(folder, recipe))
         return Looked(folder, recipe, ignored, tuple(self._scanner.scan(folder, Ignore(ignored))))
 
-    def _options(self, build: Build) -> Options:
+    def _options(self, build: Build, *, debug: bool = False) -> Options:
         common = self.settings.build
         return Options(
             dockerfile=build.dockerfile or common.dockerfile,
             base_image=build.base_image or common.base_image,
             args={**common.args, **build.args},
             target=build.target or common.target,
+            debug=debug,
         )
 
     # -- local processes ----------------------------------------------------------------------
