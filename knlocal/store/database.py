@@ -48,7 +48,7 @@ class Database:
     def _broken(self, error: Exception) -> StateError:
         return StateError(
             f"the state file {self.path} is damaged ({error}); "
-            f"move it away to start fresh: mv {self.path.name} {self.path.name}.damaged"
+            f"move it away to start fresh: mv {self.path} {self.path}.damaged"
         )
 
     def _prepare(self) -> None:
@@ -109,7 +109,10 @@ class Database:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 run("ROLLBACK")
-            raise StateError(f"cannot write the state file {self.path}: {error}") from error
+            raise StateError(
+                f"cannot write the state file {self.path}: {error}; "
+                "make space on its disk, and it is saved by itself"
+            ) from error
 
     def close(self) -> None:
         self._connection.close()

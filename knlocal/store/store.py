@@ -8,6 +8,7 @@ shared snapshots: never change one (`modify` hands a copy to a function).
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from bisect import bisect_right
 from collections import defaultdict
@@ -41,8 +42,13 @@ from knlocal.resources.status import (
     Invalid,
     NotFound,
 )
-from knlocal.store.database import Database
+from knlocal.store.database import Database, StateError
 from knlocal.store.watch import EventType, Watch, WatchEvent
+
+log = logging.getLogger(__name__)
+
+#: Seconds until a state file that could not be written is tried again.
+SAVE_AGAIN = 1.0
 
 NAMESPACE = GroupKind("", "Namespace")
 CONFIG_MAP = GroupKind("", "ConfigMap")
@@ -117,6 +123,7 @@ class Store:
         self._subscribers: list[Callable[[WatchEvent], None]] = []
         self._unsaved: dict[Key, Obj | None] = {}
         self._flush_planned = False
+        self._cannot_save = False
         self._database = Database(database) if database else None
         if self._database:
             self._load(self._database)
@@ -368,6 +375,9 @@ class Store:
             except Exception:
                 self._unsaved = changes | self._unsaved
                 raise
+            if self._cannot_save:
+                self._cannot_save = False
+                log.warning("the state file can be written again; nothing is lost")
 
     def close(self) -> None:
         """Save and let go of the file; watches end."""
@@ -375,9 +385,11 @@ class Store:
             for watch in list(watches):
                 watch.close()
         if self._database:
-            self.flush()
-            self._database.close()
-            self._database = None
+            try:
+                self.flush()
+            finally:
+                self._database.close()
+                self._database = None
 
     # -- the steps of a write -----------------------------------------------------------------
 
@@ -488,10 +500,21 @@ class Store:
             self._unsaved.clear()
         elif not self._flush_planned:
             try:
-                asyncio.get_running_loop().call_soon(self.flush)
+                asyncio.get_running_loop().call_soon(self._flush_in_turn)
                 self._flush_planned = True
             except RuntimeError:
                 self.flush()
+
+    def _flush_in_turn(self) -> None:
+        """What nobody waits for is tried again until it is saved: a full disk gets space again."""
+        try:
+            self.flush()
+        except StateError as error:
+            if not self._cannot_save:
+                self._cannot_save = True
+                log.error("%s. Until then changes are kept in memory only", error)
+            self._flush_planned = True
+            self.clock.call_later(SAVE_AGAIN, self._flush_in_turn)
 
     def _index(self, key: Key, old: Obj | None, new: Obj | None) -> None:
         for obj, update in ((old, set.discard), (new, set.add)):

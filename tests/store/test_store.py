@@ -1,11 +1,13 @@
 """The store behaves as the storage of the Kubernetes API does."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -413,3 +415,36 @@ def test_a_folder_that_cannot_be_written_is_refused_with_advice(tmp_path: Path) 
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StateError, match="state_dir"):
         Store(registry(), VirtualClock(), tmp_path / "file" / "state.db")
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[bool], None]]:
+    """Call with True: no file of this process can grow any more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(yes: bool) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192 if yes else before[0], before[1]))
+
+    yield full
+    full(False)
+
+
+async def test_what_a_full_disk_refused_is_saved_once_there_is_space(
+    tmp_path: Path, full_disk: Callable[[bool], None]
+) -> None:
+    clock = VirtualClock()
+    store = Store(registry(), clock, tmp_path / "state.db")
+    store.create(namespace("default"))
+    await store.durable()
+    full_disk(True)
+    store.create(widget("late", colour="x" * 20_000))
+    with pytest.raises(StateError, match="make space"):
+        await store.durable()
+    await clock.advance(5)
+    full_disk(False)
+    await clock.advance(5)
+    # Not closed: what counts is what a killed daemon would leave.
+    again = Store(registry(), VirtualClock(), tmp_path / "state.db")
+    assert read(again, "late")
+    again.close()
+    store.close()
