@@ -22,6 +22,7 @@ import orjson
 
 from knlocal.eventing.engines.base import Engine, Full, Limits, Message, Queue
 from knlocal.events import Event
+from knlocal.store.database import StateError
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,21 @@ class DurableEngine(Engine):
         self._checkpoint: threading.Thread | None = None
 
     async def start(self) -> None:
+        """Open the file. StateError when it cannot be used: it may hold events that were accepted,
+        so what becomes of it is for a person to say."""
+        try:
+            self._open()
+        except sqlite3.OperationalError as error:
+            raise StateError(
+                f"cannot use the file of durable events {self._path}: {error}"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise StateError(
+                f"the file of durable events {self._path} is damaged ({error}); "
+                f"move it away to start without its events: mv {self._path} {self._path}.damaged"
+            ) from error
+
+    def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._database = database = _connect(self._path)
         database.execute("PRAGMA journal_mode = WAL")
