@@ -9,6 +9,7 @@ import click
 from knlocal.cli.context import Context, echo, namespace_option, pass_context
 from knlocal.cli.exits import CliError, Exit
 from knlocal.cli.output import FORMATS, aligned, print_objects
+from knlocal.project.errors import did_you_mean
 from knlocal.project.objects import ROLLBACK
 
 if TYPE_CHECKING:
@@ -42,9 +43,21 @@ def traffic_command(
     obj = client.request("GET", resource.path(place, service))
     if targets or tags or untags:
         traffic = _changed(obj, targets, tags, untags)
+        _must_exist(traffic, client, place, service)
         obj = _set(client, resource, place, service, traffic)
     _show(obj)
     return Exit.OK
+
+
+def _must_exist(traffic: list[Obj], client: Client, place: str, service: str) -> None:
+    """A slip of the finger would take the service off the air."""
+    named = {str(target["revisionName"]) for target in traffic if target.get("revisionName")}
+    if not named:
+        return
+    known = [one["metadata"]["name"] for one in _revisions(client, place, service)]
+    for name in sorted(named.difference(known)):
+        hint = did_you_mean(name, known, "there are")
+        raise CliError(f"{service} has no revision {name!r}", Exit.NOT_FOUND, hint)
 
 
 def _set(client: Client, resource: Resource, place: str, name: str, traffic: list[Obj],
