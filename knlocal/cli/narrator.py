@@ -16,10 +16,13 @@ POD_AUTOSCALER = GroupKind("autoscaling.internal.knative.dev", "PodAutoscaler")
 POD = GroupKind("", "Pod")
 
 #: Other kinds whose readiness is worth a line.
-_TOLD_GROUPS = (
+TOLD_GROUPS = (
     "eventing.knative.dev", "messaging.knative.dev", "flows.knative.dev", "sources.knative.dev",
     "sinks.knative.dev", "tekton.dev",
 )  # fmt: skip
+
+#: Characters of a reason in the table of services.
+WIDEST = 72
 
 Mood = Literal["good", "plain", "bad"]
 
@@ -64,7 +67,7 @@ class Narrator:
             yield from self._scale(event.obj)
         elif kind == POD:
             yield from self._pod(event)
-        elif kind.group in _TOLD_GROUPS and not event.obj["metadata"].get("ownerReferences"):
+        elif kind.group in TOLD_GROUPS and not event.obj["metadata"].get("ownerReferences"):
             yield from self._other(event)
 
     # -- services -----------------------------------------------------------------------------
@@ -89,7 +92,7 @@ class Narrator:
             )
             known.bad = True
             keeps = f" ({serving} keeps serving)" if serving and serving != latest else ""
-            yield Line(name, f"not ready: {why.rstrip(' .' + chr(10))}{keeps}", "bad")
+            yield Line(name, f"not ready: {why}{keeps}", "bad")
         known.ready, known.said = ready, why
         serving = _most_traffic(status)
         if serving and serving != known.serving:
@@ -182,17 +185,32 @@ def readiness(obj: Obj) -> tuple[str, str]:
     status = obj.get("status") or {}
     if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 0):
         return "Unknown", ""
-    for condition in status.get("conditions") or ():
-        if condition["type"] in ("Ready", "Succeeded"):
-            why = condition.get("message") or condition.get("reason") or ""
-            return str(condition["status"]), str(why)
-    return "Unknown", ""
+    conditions = {one["type"]: one for one in status.get("conditions") or ()}
+    ready = conditions.get("Ready") or conditions.get("Succeeded")
+    if ready is None:
+        return "Unknown", ""
+    return str(ready["status"]), _why(ready, conditions.get("ConfigurationsReady"))
+
+
+def _why(ready: Obj, configuration: Obj | None) -> str:
+    """A Service says that its Route has no ready Revision; the Configuration knows why."""
+    cause = ready
+    if ready.get("reason") == "RevisionMissing" and (configuration or {}).get("status") == "False":
+        cause = configuration or ready
+    why = str(cause.get("message") or cause.get("reason") or "")
+    return why.rstrip(" .:\n")
 
 
 def _most_traffic(status: Obj) -> str:
     targets = status.get("traffic") or ()
     most: Obj = max(targets, key=lambda target: target.get("percent") or 0, default={})
     return str(most.get("revisionName") or "")
+
+
+def _short(why: str) -> str:
+    """The first line, cut to what a table can hold: the line above it, and `describe`, say all."""
+    first = why.partition("\n")[0]
+    return first if len(first) <= WIDEST else first[: WIDEST - 1] + "…"
 
 
 def _place(obj: Obj) -> str:
@@ -211,6 +229,6 @@ def service_rows(services: list[Obj], namespace: str) -> list[tuple[str, ...]]:
         status, metadata = obj.get("status") or {}, obj["metadata"]
         place = metadata.get("namespace")
         name = metadata["name"] if place == namespace else f"{metadata['name']} ({place})"
-        word = {"True": "yes", "False": f"no: {why}"}.get(ready, "starting")
+        word = {"True": "yes", "False": f"no: {_short(why)}"}.get(ready, "starting")
         rows.append((name, status.get("url", ""), word, status.get("latestReadyRevisionName", "")))
     return rows

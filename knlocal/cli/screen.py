@@ -15,7 +15,15 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from knlocal import __version__
-from knlocal.cli.narrator import SERVICE, Line, Mood, Narrator, readiness, service_rows
+from knlocal.cli.narrator import (
+    SERVICE,
+    TOLD_GROUPS,
+    Line,
+    Mood,
+    Narrator,
+    readiness,
+    service_rows,
+)
 from knlocal.cli.output import aligned
 from knlocal.project.door import Told
 
@@ -50,6 +58,7 @@ class Screen:
         self._unsubscribe: Callable[[], object] = lambda: None
         self._logs: dict[tuple[str, str, int], asyncio.Task[None]] = {}
         self._waiting: dict[str, asyncio.TimerHandle] = {}
+        self._problems = 0
         self._daemon: Daemon | None = None
 
     def report_to(self, descriptor: int) -> None:
@@ -76,6 +85,7 @@ class Screen:
         )
 
     def _problem(self, name: str, text: str) -> None:
+        self._problems += 1
         first, *rest = text.splitlines() or [""]
         self.line(Line(name or "problem", first, "bad"))
         for line in rest:
@@ -145,12 +155,21 @@ class Screen:
         """Whether each service is ready or has failed."""
         return all(readiness(obj)[0] != "Unknown" for obj in self.services(daemon))
 
+    def others_known(self, daemon: Daemon) -> bool:
+        """Whether the same is so of brokers, triggers, sources, …, and whoever is not ready was
+        given the time to become it."""
+        told = [kind for kind in daemon.store.kinds_in_use() if kind.group in TOLD_GROUPS]
+        objects = [obj for kind in told for obj in daemon.store.list(kind)]
+        return not self._waiting and all(readiness(obj)[0] != "Unknown" for obj in objects)
+
     def table(self, daemon: Daemon) -> None:
         rows = service_rows(self.services(daemon), self._namespace)
         self.print()
         if len(rows) > 1:
             for line in aligned(rows, colour=self._colour and self._report is None):
                 self.print(f"  {line}")
+        elif self._problems:
+            self.print("  no services: see above; a save of what is wrong is applied at once")
         else:
             self.print("  no services yet; `knlocal apply -f FILE` adds some")
         self.print()

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from knlocal.cli.screen import Screen
     from knlocal.daemon import Daemon
 
-#: Seconds: for services to get ready before the table is shown, for a background daemon to come
-#: up (a first build may pull images), for a daemon to go.
-SHOW_AFTER, UP_WITHIN, DOWN_WITHIN = 20.0, 1800.0, 60.0
+#: Seconds: for services, and for all else, to get ready before the table is shown, for a background
+#: daemon to come up (a first build may pull images), for a daemon to go.
+SHOW_AFTER, OTHERS_AFTER, UP_WITHIN, DOWN_WITHIN = 20.0, 3.0, 1800.0, 60.0
+#: Bytes: less than this on the disk, and the log did not even take a line.
+ROOM = 65_536
 #: Where the background daemon reports to the command that started it.
 REPORT_VARIABLE = "KNLOCAL_REPORT_FD"
 
@@ -34,7 +36,7 @@ REPORT_VARIABLE = "KNLOCAL_REPORT_FD"
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; `knlocal down` ends it.")
 @click.option("--logs/--no-logs", default=True, help="Show what containers print, too (default).")
 @click.option("--runtime", type=click.Choice(["auto", "docker", "process"]), help="Only this time.")
-@click.option("--port", type=int, help="Port of the gateway, only this time.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the gateway, this time.")
 @pass_context
 def up_command(
     context: Context, detach: bool, logs: bool, runtime: str | None, port: int | None
@@ -104,9 +106,11 @@ async def _serve(context: Context, screen: Screen) -> int:
 
 async def _first_table(daemon: Daemon, screen: Screen, stopped: asyncio.Future[Any]) -> None:
     """Show the services once each is ready, or has failed, or takes long."""
-    until = time.monotonic() + SHOW_AFTER
-    while not screen.all_known(daemon):
-        if time.monotonic() > until or stopped.done():
+    begun = time.monotonic()
+    while not stopped.done():
+        waited = time.monotonic() - begun
+        others = waited > OTHERS_AFTER or screen.others_known(daemon)
+        if waited > SHOW_AFTER or (others and screen.all_known(daemon)):
             break
         await asyncio.sleep(0.02)
     screen.table(daemon)
@@ -145,10 +149,8 @@ def _log_to(file: Path | None, level: str) -> None:
 
 def _detach(context: Context, runtime: str | None, port: int | None) -> int:
     home = context.home
-    home.make()
-    if home.is_held():
-        with home.hold():  # says who holds it
-            pass
+    with home.hold():  # or say who holds it, or why nobody can
+        pass
     begun = home.log.stat().st_size if home.log.exists() else 0
     reader, writer = os.pipe()
     command = [sys.executable, "-m", "knlocal", "-C", str(context.settings.root), "up"]
@@ -173,6 +175,8 @@ def _detach(context: Context, runtime: str | None, port: int | None) -> int:
     with home.log.open("rb") as log:
         log.seek(begun)
         said = log.read().decode("utf-8", "replace").strip().removeprefix("knlocal: ")
+    if not said and shutil.disk_usage(home.folder).free < ROOM:
+        raise CliError("the disk is full", Exit.FAILURE, f"make space where {home.folder} is")
     raise CliError(
         said or f"the daemon did not come up (exit code {code})",
         Exit(code) if code in set(Exit) else Exit.FAILURE,

@@ -17,6 +17,12 @@ import psutil
 
 from knlocal.project.errors import Problem, ProjectError
 
+#: What to try when the folder cannot be written.
+WRITABLE = (
+    "make the project folder writable, or set state_dir under [project] in knlocal.toml to a "
+    "folder that is"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -78,8 +84,7 @@ class Home:
                 Problem(
                     str(self.folder),
                     f"cannot be written: {error.strerror}",
-                    hint="make the project folder writable, or set state_dir under [project] in "
-                    "knlocal.toml to a folder that is",
+                    hint=WRITABLE,
                 )
             ) from None
 
@@ -92,15 +97,17 @@ class Home:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ProjectError(self._already_running()) from None
-            yield
-            self.card.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                self.card.unlink(missing_ok=True)
 
     def _opened_lock(self) -> IO[bytes]:
         try:
             return self.lock.open("ab")
         except OSError as error:
             raise ProjectError(
-                Problem(str(self.lock), f"cannot be written: {error.strerror}")
+                Problem(str(self.lock), f"cannot be written: {error.strerror}", hint=WRITABLE)
             ) from None
 
     def _already_running(self) -> Problem:

@@ -86,7 +86,7 @@ def _named(pid: int) -> str:
         if any(word.endswith("knlocal") or word == "knlocal" for word in words[:3]):
             name = f"another knlocal in {process.cwd()}"
         elif len(words) > 1 and name.startswith(("python", "node", "java", "ruby")):
-            name = f"{name} {words[1]}"
+            name = " ".join([name, *words[1 : 3 if words[1] == "-m" else 2]])
         return f"{name} (pid {pid})"
     except psutil.Error:
         return f"pid {pid}"

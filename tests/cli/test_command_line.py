@@ -36,6 +36,8 @@ def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
         (["upp"], "did you mean 'up'?"),
         (["get", "--nope"], "No such option"),
         (["apply"], "Missing option"),
+        (["up", "--port", "80000"], "0<=x<=65535"),
+        (["up", "--runtime", "podman"], "'auto', 'docker', 'process'"),
         (["completion", "tcsh"], "'bash', 'zsh', 'fish'"),
     ],
 )

@@ -113,3 +113,18 @@ def test_other_kinds_are_told_when_people_made_them() -> None:
 def test_the_table_says_why_something_is_not_ready() -> None:
     rows = service_rows([service("False", "no such image"), service("Unknown")], "n")
     assert [row[2] for row in rows[1:]] == ["no: no such image", "starting"]
+
+
+def test_the_cause_is_told_and_not_only_that_no_revision_is_ready() -> None:
+    obj = service("False", 'Configuration "a" does not have any ready Revision.', serving="")
+    ready = obj["status"]["conditions"][0] | {"reason": "RevisionMissing"}
+    cause = {"type": "ConfigurationsReady", "status": "False", "message": "No such image. "}
+    obj["status"]["conditions"] = [cause, ready]
+    assert told(Narrator(), obj) == ["a: not ready: No such image"]
+    assert service_rows([obj], "n")[1][2] == "no: No such image"
+
+
+def test_a_long_reason_is_cut_in_the_table() -> None:
+    [_, row] = service_rows([service("False", "x" * 500)], "n")
+    assert row[2].endswith("x…")
+    assert len(row[2]) < 80

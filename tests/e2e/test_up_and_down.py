@@ -170,6 +170,46 @@ def test_a_state_file_that_cannot_be_used_is_told(local: Knlocal, how: str) -> N
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(("name", "code"), [("events.db", 1), ("journal.db", 0), ("lock", 2)])
+def test_no_other_file_that_is_damaged_or_cannot_be_written_makes_a_traceback(
+    local: Knlocal, name: str, code: int
+) -> None:
+    local("up", "-d")
+    local("down")
+    file = local.folder / ".knlocal" / name
+    if name == "lock":
+        file.unlink()
+        file.mkdir()  # root may write any file, but no folder
+    else:
+        file.write_bytes(b"garbage" * 1000)
+    done = local("up", "-d", code=code)
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    assert "internal error" not in said
+    if code:
+        assert str(file) in said
+    if name == "lock":
+        file.rmdir()
+
+
+def test_an_internal_port_that_was_asked_for_and_is_taken_names_its_holder(
+    local: Knlocal, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        local.write(f'internal_port = {port}\n[services.hello]\nsource = "app"\n')
+        done = local("up", "-d", code=2)
+    assert "[gateway] internal_port" in done.stdout + done.stderr
+    assert f"pid {os.getpid()}" in done.stdout + done.stderr
+
+
+def test_a_trigger_that_leads_nowhere_is_told_before_up_returns(local: Knlocal) -> None:
+    local.write('[brokers.default]\n[triggers.t]\nsink = "nobody"\n')
+    assert "trigger t" in local.out("up", "-d")
+
+
 def test_purge_forgets_everything(local: Knlocal) -> None:
     local("up", "-d")
     local("down", "--purge")

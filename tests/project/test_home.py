@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def test_a_state_folder_that_cannot_be_made_is_told(project: Path) -> None:
     (project / ".knlocal").write_text("a file in the way")
     with pytest.raises(ProjectError, match="state_dir"):
         Home(project / ".knlocal").make()
+
+
+def test_a_program_run_as_a_module_is_named_by_its_module(free_port: Callable[[], int]) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as server:
+        until = time.monotonic() + 30
+        while (holder := holder_of(port)) == "another process":
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        server.terminate()
+    assert "-m http.server" in holder
+    assert f"pid {server.pid}" in holder
 
 
 async def _listen(port: int, sockets: list[socket.socket]) -> int:
