@@ -199,11 +199,11 @@ def test_request_logs_follow_their_template(cluster: Cluster) -> None:
     try:
         made = cluster.ready_service(service(name("logged"), annotations=SCALED))
         called = made["metadata"]["name"]
-        assert cluster.call(made["status"]["url"], "/info?x=1").status == 200
+        assert cluster.call(made["status"]["url"], "/info?logged").status == 200
         (pod,) = cluster.pods(called)
         log = (f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}/log"
                "?container=queue-proxy")  # fmt: skip
-        line = f'{{"url": "/info?x=1", "status": 200, "revision": "{called}-00001"}}'
+        line = f'{{"url": "/info?logged", "status": 200, "revision": "{called}-00001"}}'
         cluster.until(lambda: line in cluster.get(log), lambda: cluster.get(log))
     finally:
         cluster.configure("config-observability", dict.fromkeys(on))
