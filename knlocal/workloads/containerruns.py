@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from knlocal.resources.base import spec_of
@@ -46,10 +45,10 @@ class ContainerRuns:
             elif container.role == "shown" and not container.running:
                 self._show(container)
 
-    def stop_running(self, roles: Iterable[str] = ("init", "sidecar", "app")) -> None:
+    def stop_running(self) -> None:
         """Stop what runs, for good."""
         for container in self._run.containers:
-            if container.running and container.role in roles and not container.busy:
+            if container.running and container.role != "shown" and not container.busy:
                 message = f"Stopping container {container.name}"
                 self._run.operate(container, self._stop(container, message))
 

@@ -26,4 +26,4 @@ async def run_hook(
     if check is None:
         return ""
     answer = await ask(check, target, min(seconds, _LONGEST), node.machine_clock)
-    return "" if answer.ok else answer.message
+    return "" if answer.ok else answer.message or "it failed and said nothing"

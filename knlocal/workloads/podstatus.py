@@ -68,7 +68,7 @@ def pod_phase(pod: Obj, view: PodView) -> str:
             if one.terminated is not None and policy == "Never":
                 return "Failed"
             return "Pending"
-        if one.role == "sidecar" and not one.running and one.last_terminated is None:
+        if one.role == "sidecar" and one.waiting is not None and one.last_terminated is None:
             return "Pending"
     apps = [c for c in view.containers if c.role == "app"]
     never_ran = [c for c in apps if c.waiting is not None and c.last_terminated is None]

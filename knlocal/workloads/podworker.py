@@ -160,8 +160,8 @@ class PodWorker:
         elif await self._set_up.ensure():
             self._runs.drive_all()
         run.publish()
-        if self._runs.apps_done():
-            self._runs.stop_running(("sidecar",))
+        if self._runs.apps_done() and any(c.running for c in run.containers if c.role == "sidecar"):
+            run.spawn(self._stop_all())  # sidecars end when what they serve has ended
         return self._next_look()
 
     def _is_past_deadline(self) -> bool:
@@ -181,9 +181,10 @@ class PodWorker:
         if self.run.failure is None:
             self.run.failure = (reason, message)
             self.run.recorder.normal(self.pod, reason, message)
-        self.run.spawn(self._stop_failed())
+        self.run.spawn(self._stop_all())
 
-    async def _stop_failed(self) -> None:
+    async def _stop_all(self) -> None:
+        """Stop what still runs of a finished pod, and note how it ended."""
         self._runs.stop_running()
         stopping = [c.operation for c in self.containers if c.busy and c.operation]
         if stopping:
