@@ -106,7 +106,9 @@ class Knlocal:
 
         client = docker.from_env()
         try:
-            found = client.containers.list(all=True, filters={"label": "dev.knlocal.project"})
+            found = client.containers.list(
+                all=True, filters={"label": "dev.knlocal.project"}, ignore_removed=True
+            )
             names = [c.name for c in found if self.name in c.labels["dev.knlocal.project"]]
         finally:
             client.close()
