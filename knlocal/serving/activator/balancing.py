@@ -17,7 +17,10 @@ _FIRST_AVAILABLE_LIMIT = 3
 class Pod:
     """One pod as the request path sees it."""
 
-    __slots__ = ("capacity", "draining", "endpoint", "in_flight", "ip", "name", "on_idle", "uid")
+    __slots__ = (
+        *("capacity", "draining", "endpoint", "in_flight", "ip", "name", "on_idle", "tunnels"),
+        "uid",
+    )
 
     def __init__(
         self, name: str, uid: str, endpoint: Endpoint, capacity: int = 0, ip: str = ""
@@ -30,9 +33,11 @@ class Pod:
         self.ip = ip
         """What the pod's own programs see, for logs."""
         self.in_flight = 0
+        self.tunnels = 0
+        """Of those in flight, the ones that asked for an upgrade (WebSockets)."""
         self.draining = False
         self.on_idle: list[Callable[[], object]] = []
-        """Called once, when the last request of a draining pod has left."""
+        """Called once, when the last request of a draining pod has left (but for tunnels)."""
 
     @property
     def free(self) -> bool:

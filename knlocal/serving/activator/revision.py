@@ -140,6 +140,7 @@ class RevisionBackend:
         status, bytes_out = 0, 0
         refusing: list[Pod] = []
         statistics.arrived()
+        tunnels = 1 if request.upgrade else 0
         pod = throttler.try_acquire()
         try:
             if pod is None:
@@ -147,6 +148,7 @@ class RevisionBackend:
                 passed_on = clock.monotonic()
                 timeouts = _left(timeouts, passed_on - began)
             while True:
+                pod.tunnels += tunnels
                 try:
                     result = await forward(
                         request,
@@ -160,7 +162,7 @@ class RevisionBackend:
                     status, bytes_out = result.status, result.bytes_out
                     return
                 except NotSent as refused:
-                    throttler.release(pod)
+                    throttler.release(pod, tunnels)
                     refusing.append(pod)
                     pod = None
                     pod = await self._another(began, refusing, refused)
@@ -176,7 +178,7 @@ class RevisionBackend:
             status = await self._refuse(request, 502, f"{refused}\n")
         finally:
             if pod is not None:
-                throttler.release(pod)
+                throttler.release(pod, tunnels)
             statistics.left()
             if status:
                 now = clock.monotonic()

@@ -107,11 +107,12 @@ class Throttler:
             if timer is not None:
                 timer.cancel()
 
-    def release(self, pod: Pod) -> None:
-        """A request has left `pod`."""
+    def release(self, pod: Pod, tunnels: int = 0) -> None:
+        """A request has left `pod`; `tunnels` is 1 when it was counted as one."""
         pod.in_flight -= 1
+        pod.tunnels -= tunnels
         if pod.draining:
-            if pod.in_flight == 0:
+            if pod.in_flight == pod.tunnels:
                 _tell_idle(pod)
         elif self._waiting:
             self._serve_waiting()
@@ -158,10 +159,14 @@ class Throttler:
 
 
 def drain(pod: Pod) -> asyncio.Future[None]:
-    """Done when the last request has left `pod`, which gets no new ones any more."""
+    """Done when the last request has left `pod`, which gets no new ones any more.
+
+    Tunnels are not waited for: they may last for ever, and a program that is told to stop can say
+    goodbye to its WebSockets, as long as the grace period lasts.
+    """
     pod.draining = True
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    if pod.in_flight == 0:
+    if pod.in_flight == pod.tunnels:
         done.set_result(None)
     else:
         pod.on_idle.append(lambda: None if done.done() else done.set_result(None))
