@@ -145,6 +145,18 @@ def test_an_idle_or_slow_start_is_answered_504(cluster: Cluster) -> None:
     assert (slow.status, slow.text) == (200, "firstSlept for 3000 milliseconds")
 
 
+def test_silence_is_ended_for_requests_and_websockets(cluster: Cluster) -> None:
+    """Knative's TestRevisionTimeout and TestWebSocketWithTimeout: the idle time-out."""
+    spec = {"timeoutSeconds": 20, "idleTimeoutSeconds": 2}
+    made = cluster.ready_service(service(name("idle"), spec=spec))
+    assert cluster.call(made["status"]["url"], "/sleep?ms=4000").status == 504
+    assert cluster.call(made["status"]["url"], "/sleep?ms=0&after=1000").text.startswith("first")
+    with open_websocket(made["status"]["url"]) as talk:
+        talk.sendall(b"\x81\x82\0\0\0\0hi")
+        assert talk.recv(4, socket.MSG_WAITALL) == b"\x81\x02hi"
+        assert talk.recv(100) == b""  # nothing for two seconds: closed
+
+
 def test_container_concurrency_is_a_hard_limit(cluster: Cluster) -> None:
     made = cluster.ready_service(
         service(name("single"), spec={"containerConcurrency": 1},
