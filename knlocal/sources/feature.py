@@ -48,7 +48,9 @@ class Sources:
         self._emitter = emitter = Emitter(client, store.clock, journal)
         bindings = SinkBindingController(store, destinations)
         job_sinks = JobSinkController(store, routes, addresses, journal)
-        store.admission += [bindings.admit, job_sinks.admit]
+        # Before defaulting: what is bound anew at each update must not count as a change.
+        store.mutation.append(bindings.admit)
+        store.admission.append(job_sinks.admit)
         self.controllers: list[Controller] = [
             PingSourceController(store, destinations, emitter),
             ApiServerSourceController(store, destinations, emitter, make_filter),
