@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -14,6 +15,7 @@ SERVICE = GroupKind(SERVING, "Service")
 REVISION = GroupKind(SERVING, "Revision")
 POD_AUTOSCALER = GroupKind("autoscaling.internal.knative.dev", "PodAutoscaler")
 POD = GroupKind("", "Pod")
+EVENT = GroupKind("", "Event")
 
 #: Other kinds whose readiness is worth a line.
 TOLD_GROUPS = (
@@ -56,6 +58,8 @@ class Narrator:
     _revisions: dict[str, str] = field(default_factory=dict)
     _others: dict[str, str] = field(default_factory=dict)
     _restarts: dict[str, int] = field(default_factory=dict)
+    _unhealthy: dict[str, str] = field(default_factory=dict)
+    """By Deployment: what its pods' last failed probe said."""
 
     def feed(self, event: WatchEvent) -> Iterator[Line]:
         kind = group_kind_of(event.obj)
@@ -67,6 +71,8 @@ class Narrator:
             yield from self._scale(event.obj)
         elif kind == POD:
             yield from self._pod(event)
+        elif kind == EVENT:
+            self._probe_failure(event.obj)
         elif kind.group in TOLD_GROUPS and not event.obj["metadata"].get("ownerReferences"):
             yield from self._other(event)
 
@@ -91,8 +97,13 @@ class Narrator:
                 status.get("latestReadyRevisionName"),
             )
             known.bad = True
+            if "timed out progressing" in why:
+                probe = self._unhealthy.get(f"{latest}-deployment", "")
+                why_not = f"; {probe}" if probe else ""
+            else:
+                why_not = ""
             keeps = f" ({serving} keeps serving)" if serving and serving != latest else ""
-            yield Line(name, f"not ready: {why}{keeps}", "bad")
+            yield Line(name, f"not ready: {why}{why_not}{keeps}", "bad")
         known.ready, known.said = ready, why
         serving = _most_traffic(status)
         if serving and serving != known.serving:
@@ -158,6 +169,13 @@ class Narrator:
                 )
             self._restarts[key] = count
 
+    def _probe_failure(self, event: Obj) -> None:
+        """That time ran out says little; that nobody listened on the port says all."""
+        if event.get("reason") == "Unhealthy":
+            pod = str((event.get("involvedObject") or {}).get("name") or "")
+            deployment = pod.rsplit("-", 2)[0]
+            self._unhealthy[deployment] = str(event.get("message") or "").strip()
+
     # -- everything else ----------------------------------------------------------------------
 
     def _other(self, event: WatchEvent) -> Iterator[Line]:
@@ -209,7 +227,7 @@ def _most_traffic(status: Obj) -> str:
 
 def _short(why: str) -> str:
     """The first line, cut to what a table can hold: the line above it, and `describe`, say all."""
-    first = why.partition("\n")[0]
+    first = re.sub(r'^Revision ".*?" failed with message: ', "", why).partition("\n")[0]
     return first if len(first) <= WIDEST else first[: WIDEST - 1] + "…"
 
 

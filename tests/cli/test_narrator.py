@@ -128,3 +128,17 @@ def test_a_long_reason_is_cut_in_the_table() -> None:
     [_, row] = service_rows([service("False", "x" * 500)], "n")
     assert row[2].endswith("x…")
     assert len(row[2]) < 80
+
+
+def test_a_service_that_never_listened_is_told_with_its_last_failed_probe() -> None:
+    narrator = Narrator()
+    refused = "Readiness probe failed: dial tcp 10.0.0.2:8080: connect: connection refused"
+    event = owned("v1", "Event", "e", {})
+    event |= {"reason": "Unhealthy", "message": refused}
+    event["involvedObject"] = {"kind": "Pod", "name": "a-1-deployment-6d5f-x8z2k"}
+    late = 'Revision "a-1" failed with message: ReplicaSet "r" has timed out progressing.'
+    assert told(narrator, event, service("False", late, serving="")) == [
+        f"a: not ready: {late[:-1]}; {refused}"
+    ]
+    [_, row] = service_rows([service("False", late, serving="")], "n")
+    assert row[2] == 'no: ReplicaSet "r" has timed out progressing'
