@@ -216,7 +216,9 @@ def _why(ready: Obj, configuration: Obj | None) -> str:
     if ready.get("reason") == "RevisionMissing" and (configuration or {}).get("status") == "False":
         cause = configuration or ready
     why = str(cause.get("message") or cause.get("reason") or "")
-    return why.rstrip(" .:\n")
+    why = why.rstrip(" .:\n")
+    # A container that was killed, say for its memory, had no last words.
+    return why.removesuffix(" with") if why.endswith("Container failed with") else why
 
 
 def _most_traffic(status: Obj) -> str:
