@@ -155,7 +155,12 @@ class ConfigurationController(Controller):
             and generation_of(revision) <= last
             and is_ready(revision)
         ]
-        return max(candidates, key=generation_of, default=None)
+        name = latest["metadata"]["name"]  # an imported revision may claim the same generation
+        return max(
+            candidates,
+            key=lambda it: (generation_of(it), it["metadata"]["name"] == name),
+            default=None,
+        )
 
     # -- reading ------------------------------------------------------------------------------
 

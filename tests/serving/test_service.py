@@ -1,5 +1,7 @@
 """Service → Configuration → Revision → Route: objects, names, conditions."""
 
+import asyncio
+
 import pytest
 
 from knlocal.resources.base import Key, Obj
@@ -394,18 +396,17 @@ async def test_deleting_the_latest_revision_of_a_live_service_makes_it_again(
     assert (await world.get()).status == 200
 
 
-async def test_an_imported_revision_can_take_traffic(world: World) -> None:
-    await world.apply(service())
-    configuration = world.configuration()
-    imported = {
+def imported_revision(world: World, name: str, generation: str) -> Obj:
+    """As `kn service import` makes it."""
+    return {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Revision",
         "metadata": {
-            "name": "hello-imported",
+            "name": name,
             "namespace": "default",
             "labels": {
                 "serving.knative.dev/configuration": "hello",
-                "serving.knative.dev/configurationGeneration": "7",
+                "serving.knative.dev/configurationGeneration": generation,
                 "serving.knative.dev/service": "hello",
             },
             "ownerReferences": [
@@ -413,7 +414,7 @@ async def test_an_imported_revision_can_take_traffic(world: World) -> None:
                     "apiVersion": "serving.knative.dev/v1",
                     "kind": "Configuration",
                     "name": "hello",
-                    "uid": configuration["metadata"]["uid"],
+                    "uid": world.configuration()["metadata"]["uid"],
                     "controller": True,
                     "blockOwnerDeletion": True,
                 }
@@ -421,7 +422,11 @@ async def test_an_imported_revision_can_take_traffic(world: World) -> None:
         },
         "spec": {"containers": [{"image": "demo:0"}]},
     }
-    world.store.create(imported)
+
+
+async def test_an_imported_revision_can_take_traffic(world: World) -> None:
+    await world.apply(service())
+    world.store.create(imported_revision(world, "hello-imported", "7"))
     await world.settled()
     await world.apply(service(traffic=[
         {"latestRevision": True, "percent": 0}, {"revisionName": "hello-imported", "percent": 100},
@@ -430,6 +435,18 @@ async def test_an_imported_revision_can_take_traffic(world: World) -> None:
     assert world.service()["status"]["latestReadyRevisionName"] == "hello-00001"
     answer = await world.get()
     assert answer.headers["X-Pod"].startswith("hello-imported-deployment")
+
+
+async def test_an_imported_revision_of_the_same_generation_is_not_the_latest(world: World) -> None:
+    new = service()
+    new["spec"]["template"].setdefault("metadata", {})["name"] = "hello-00002"
+    world.store.create(new)
+    while world.store.find(CONFIGURATION, "default", "hello") is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    world.store.create(imported_revision(world, "hello-00001", "1"))
+    await world.settled()
+    assert world.service()["status"]["latestReadyRevisionName"] == "hello-00002"
+    assert conditions(world.service())["Ready"] == "True"
 
 
 async def test_a_service_of_a_thousand_words_keeps_names_short_enough(world: World) -> None:
