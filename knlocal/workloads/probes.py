@@ -29,7 +29,7 @@ STEADY_PERIOD = 10.0
 _KNOCK_FIRST = 0.002
 #: For so long after the start nobody is blamed for not listening yet.
 _PATIENCE = 0.5
-_KNOCK_MOST = ((0.0, 0.02), (5.0, 0.1), (30.0, 1.0))
+_KNOCK_MOST = ((0.0, 0.005), (1.0, 0.02), (5.0, 0.1), (30.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
