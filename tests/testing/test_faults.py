@@ -67,6 +67,7 @@ def test_a_share_hits_the_same_events_for_the_same_seed(knlocal, sink, bound) ->
         knlocal.faults._dice.seed(7)
         knlocal.faults.trigger("to-sink").drop(share=0.5)
         send(knlocal, *range(20))
+        knlocal.run(knlocal.daemon.settled())
         knlocal.faults.clear()
         send(knlocal, 99)
         sink.expect(id="99")
