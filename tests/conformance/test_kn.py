@@ -74,7 +74,6 @@ def test_traffic_tags_prune_and_revision_delete(kn: Kn) -> None:
     kn.revision_delete(f"{called}-00003", wait=True)  # a live Service makes it again
 
 
-@pytest.mark.xfail(reason="an imported older revision's watch does not end in time", strict=False)
 def test_export_and_import_keep_old_revisions(kn: Kn, cluster: Cluster) -> None:
     called = name("export")
     kn.service_create(service(called, env={"TARGET": "one"}))

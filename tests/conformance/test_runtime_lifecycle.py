@@ -181,7 +181,6 @@ def test_an_idle_pod_goes_quickly(cluster: Cluster) -> None:
     cluster.until(lambda: cluster.request("GET", path)[0] == 404)
 
 
-@pytest.mark.xfail(reason="a deleted service's WebSocket is not closed with 1000 yet", strict=False)
 def test_websockets_are_closed_in_order_when_their_service_goes(cluster: Cluster) -> None:
     made = cluster.ready_service(service(name("wsclose"), annotations=ONE))
     with open_websocket(made["status"]["url"]) as talk:
