@@ -83,8 +83,6 @@ class DeploymentController(Controller):
             self.update_status(deployment, status)
             return None
         new, created = self._new_replica_set(deployment)
-        if self._standbys and new is not None:
-            await self._standbys.kick(deployment, new)
         if new is not None:
             self._roll(deployment, new)
             self._forget_old(deployment, new)

@@ -30,6 +30,7 @@ from knlocal.resources.base import (
 from knlocal.resources.status import StatusError
 from knlocal.runtime.api import ContainerEvent, RuntimeFailure
 from knlocal.store.store import WriteOptions
+from knlocal.store.watch import WatchEvent
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podcontrol import owned, pod_from_template
 from knlocal.workloads.podworker import PodWorker
@@ -83,20 +84,28 @@ class Standbys:
         self._closed = False
         self._node.retain = self._retain
         self._node.runtime_labels = self._labels
+        self._unsubscribe = self._store.subscribe(self._deployment_changed)
         kubelet.event_listeners.append(self._happened)
         kubelet.engine_changed.append(self._engine_changed)
 
     # -- what controllers tell ----------------------------------------------------------------
 
-    async def kick(self, deployment: Obj, replica_set: Obj) -> None:
-        """A Deployment is to have pods: if it has none and a standby waits, wake that at once."""
-        standby = self._first(uid_of(replica_set))
-        if standby is None or standby.woken or not int(spec_of(deployment).get("replicas", 1)):
+    def _deployment_changed(self, event: WatchEvent) -> None:
+        """A Deployment at zero is to have pods: wake its standby at once, before any controller
+        has its turn. Its pod object follows (`claim`)."""
+        deployment = event.obj
+        if deployment["kind"] != DEPLOYMENT.kind or event.type != "MODIFIED" or not self._waiting:
             return
-        if any(not is_deleting(pod) for pod in owned(self._store, replica_set)):
+        before = int(spec_of(event.old or {}).get("replicas", 1))
+        if before or not int(spec_of(deployment).get("replicas", 1)) or is_deleting(deployment):
             return
-        self._wake(standby)
-        await asyncio.sleep(0)  # lets the call to the engine go out before anything else
+        key = key_of(deployment)
+        for uid, standbys in self._waiting.items():
+            if standbys[0].deployment == key:
+                standby = self._first(uid)
+                if standby is not None:
+                    self._wake(standby)
+                return
 
     def claim(self, replica_set: Obj) -> Obj | None:
         """The next pod of a ReplicaSet, when a standby can be it. Raises what creating raises."""
@@ -162,6 +171,8 @@ class Standbys:
     async def close(self) -> None:
         """Stop preparing; what is prepared stays for the next daemon to clear away."""
         self._closed = True
+        self._unsubscribe()
+        self._unsubscribe = _nothing
         if self._tasks:  # what the engine is just doing would be done unseen
             await asyncio.wait(self._tasks, timeout=3)
         for task in list(self._tasks):
@@ -380,6 +391,9 @@ class Standbys:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("standby: %s", error, exc_info=error)
+
+
+def _nothing() -> None: ...
 
 
 def _count(deployment: Obj) -> int:
