@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from knlocal.apiserver.rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Authorizer, Rule
+from knlocal.control.rbac import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Rule, cluster_role_rules
 from knlocal.resources.base import Obj, copy
 from knlocal.resources.kinds import Kind
 from knlocal.store.store import Store
@@ -24,9 +24,8 @@ _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
 class ClusterRoles:
     """Makes what is missing, and keeps aggregated roles filled."""
 
-    def __init__(self, store: Store, authorizer: Authorizer) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._authorizer = authorizer
         self._unsubscribe: Callable[[], object] = lambda: None
         self._planned = False
 
@@ -54,7 +53,7 @@ class ClusterRoles:
         self._planned = False
         for role in self._store.list(CLUSTER_ROLE):
             if role.get("aggregationRule"):
-                rules = self._authorizer.cluster_role_rules(role["metadata"]["name"])
+                rules = cluster_role_rules(self._store, role["metadata"]["name"])
                 if rules != (role.get("rules") or []):
                     self._store.update({**role, "rules": copy({"rules": rules})["rules"]})
 

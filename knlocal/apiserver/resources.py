@@ -12,13 +12,14 @@ from knlocal.apiserver.fields.managed import tracking_hook
 from knlocal.apiserver.listing import Reader
 from knlocal.apiserver.metrics import Metrics
 from knlocal.apiserver.pods import PodAccess, PodStreams
-from knlocal.apiserver.rbac import Attributes, Authorizer
+from knlocal.apiserver.rbac import Authorizer
 from knlocal.apiserver.requests import ApiRequest, Query, Target, parse_path
 from knlocal.apiserver.reviews import Reviews
 from knlocal.apiserver.scale import Scales
 from knlocal.apiserver.tokens import Tokens
 from knlocal.apiserver.users import User
 from knlocal.apiserver.writing import Writer
+from knlocal.control.rbac import Attributes
 from knlocal.resources.core.events import EVENTS_V1
 from knlocal.resources.kinds import Kind, KindRegistry
 from knlocal.resources.status import MethodNotAllowed, NotFound

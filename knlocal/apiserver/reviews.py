@@ -9,10 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from knlocal.apiserver import negotiation
-from knlocal.apiserver.rbac import Attributes, Authorizer
+from knlocal.apiserver.rbac import Authorizer
 from knlocal.apiserver.requests import ApiRequest
 from knlocal.apiserver.tokens import DEFAULT_AUDIENCE, Tokens
 from knlocal.apiserver.users import User
+from knlocal.control.rbac import Attributes, cluster_role_rules
 from knlocal.resources.base import Obj, timestamp
 from knlocal.resources.core.table import definition
 from knlocal.resources.kinds import Kind
@@ -97,7 +98,7 @@ class Reviews:
         namespace = str((obj.get("spec") or {}).get("namespace") or "")
         rules = list(self._authorizer.rules(request.user, namespace))
         if request.user.is_admin:
-            rules += self._authorizer.cluster_role_rules("cluster-admin")
+            rules += cluster_role_rules(self._store, "cluster-admin")
         status = {
             "resourceRules": [rule for rule in rules if "nonResourceURLs" not in rule],
             "nonResourceRules": [rule for rule in rules if "nonResourceURLs" in rule],

@@ -19,10 +19,11 @@ from knlocal.apiserver.custom_resources import CustomResources
 from knlocal.apiserver.documents import Documents
 from knlocal.apiserver.kubeconfig import kubeconfig
 from knlocal.apiserver.pods import NoPods, PodAccess
-from knlocal.apiserver.rbac import Attributes, Authorizer
+from knlocal.apiserver.rbac import Authorizer
 from knlocal.apiserver.resources import ResourceRoutes
 from knlocal.apiserver.tokens import Tokens
 from knlocal.apiserver.users import ADMIN_USER, User
+from knlocal.control.rbac import Attributes
 from knlocal.resources.base import Obj
 from knlocal.resources.status import StatusError
 from knlocal.store.database import StateError
@@ -58,7 +59,7 @@ class ApiServer:
         self.authorizer = Authorizer(store)
         self._resources = ResourceRoutes(store, self.authorizer, self.tokens, pods or NoPods())
         self._custom = CustomResources(store)
-        self._roles = ClusterRoles(store, self.authorizer)
+        self._roles = ClusterRoles(store)
         self._documents = Documents(self._resources.kinds, self.tokens)
         self._mounts: dict[str, Handler] = {}
         self._runners: list[web.ServerRunner] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from knlocal.control import rbac
 from knlocal.resources.base import Obj
 
 ADMIN = "kubernetes-admin"
@@ -42,5 +43,5 @@ ADMIN_USER = User(ADMIN, groups=(MASTERS, AUTHENTICATED))
 
 
 def service_account_user(namespace: str, name: str, uid: str = "") -> User:
-    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
-    return User(f"system:serviceaccount:{namespace}:{name}", uid, groups)
+    user = rbac.service_account(namespace, name)
+    return User(user, uid, rbac.groups_of(user))

@@ -1,17 +1,18 @@
 """What a user may do, from the Role and ClusterRole objects in the store.
 
 The project's own token may do everything; this answers for ServiceAccounts (SubjectAccessReview,
-programs in pods, sources that act for an account). Rules: k8s.io/kubernetes plugin/pkg/auth/rbac.
+programs in pods, sources that act for an account). Rules: k8s.io/kubernetes
+plugin/pkg/auth/authorizer/rbac.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from knlocal.resources import labels
 from knlocal.resources.base import GroupKind, Obj, labels_of
+from knlocal.resources.labels import from_label_selector
 from knlocal.store.store import Store
 
 _RBAC = "rbac.authorization.k8s.io"
@@ -20,10 +21,14 @@ CLUSTER_ROLE = GroupKind(_RBAC, "ClusterRole")
 ROLE_BINDING = GroupKind(_RBAC, "RoleBinding")
 CLUSTER_ROLE_BINDING = GroupKind(_RBAC, "ClusterRoleBinding")
 
+Rule = dict[str, Any]
+"""A PolicyRule: verbs on resources, or on paths that are no resources."""
+
 
 @dataclass(frozen=True, slots=True)
-class Action:
-    """What someone wants to do. `namespace` "" means in all namespaces, or cluster-scoped."""
+class Attributes:
+    """What somebody wants to do. `namespace` "" means in all namespaces, or cluster-scoped; `path`
+    alone is for requests that name no resource ("/metrics")."""
 
     verb: str
     group: str = ""
@@ -32,7 +37,6 @@ class Action:
     namespace: str = ""
     name: str = ""
     path: str = ""
-    """For requests that are not about resources ("/metrics")."""
 
 
 def service_account(namespace: str, name: str) -> str:
@@ -52,86 +56,93 @@ def groups_of(user: str) -> tuple[str, ...]:
     return ("system:authenticated",)
 
 
-def allowed(store: Store, user: str, groups: Sequence[str], action: Action) -> bool:
-    """Whether the stored roles and bindings let `user` do it."""
-    everyone = {*groups, *groups_of(user)}
-    return any(
-        _permits(rule, action)
-        for rules in _rules_for(store, user, everyone, action.namespace)
-        for rule in rules
-    )
+def grants(rules: Iterable[Rule], wanted: Attributes) -> bool:
+    """Whether any of the rules lets it happen."""
+    return any(_permits(rule, wanted) for rule in rules)
 
 
-def rules_of(store: Store, cluster_role: Obj) -> list[dict[str, Any]]:
-    """A ClusterRole's rules, with those that its aggregation rule gathers."""
-    selectors = (cluster_role.get("aggregationRule") or {}).get("clusterRoleSelectors")
-    if not selectors:
-        return cluster_role.get("rules") or []
-    wanted = [labels.from_label_selector(selector) for selector in selectors]
-    return [
-        rule
-        for role in store.list(CLUSTER_ROLE)
-        if role is not cluster_role and any(w.matches(labels_of(role)) for w in wanted)
-        for rule in role.get("rules") or []
-    ]
-
-
-def _rules_for(
-    store: Store, user: str, groups: set[str], namespace: str
-) -> Iterator[list[dict[str, Any]]]:
+def rules_for(store: Store, user: str, groups: Collection[str], namespace: str) -> Iterator[Rule]:
+    """The rules bound to a user in a namespace ("" for those bound in the whole cluster only)."""
     for binding in store.list(CLUSTER_ROLE_BINDING):
         if _binds(binding, user, groups, ""):
-            yield _role_rules(store, binding, "")
+            yield from _bound_rules(store, binding, "")
     if namespace:
         for binding in store.list(ROLE_BINDING, namespace):
             if _binds(binding, user, groups, namespace):
-                yield _role_rules(store, binding, namespace)
+                yield from _bound_rules(store, binding, namespace)
 
 
-def _binds(binding: Obj, user: str, groups: set[str], namespace: str) -> bool:
+def cluster_role_rules(store: Store, name: str) -> list[Rule]:
+    """A ClusterRole's rules, or those of the roles that it aggregates by label; none when there is
+    no such role."""
+    if name == "cluster-admin":
+        everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+        return [everything, {"verbs": ["*"], "nonResourceURLs": ["*"]}]
+    role = store.find(CLUSTER_ROLE, "", name)
+    if role is None:
+        return []
+    selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors")
+    if not selectors:
+        return role.get("rules") or []
+    chosen = [from_label_selector(selector) for selector in selectors]
+    return [
+        rule
+        for other in store.list(CLUSTER_ROLE)
+        if other is not role and any(selector.matches(labels_of(other)) for selector in chosen)
+        for rule in other.get("rules") or ()
+    ]
+
+
+def _bound_rules(store: Store, binding: Obj, namespace: str) -> list[Rule]:
+    reference = binding.get("roleRef") or {}
+    name = str(reference.get("name") or "")
+    if reference.get("kind") == "Role":
+        return (store.find(ROLE, namespace, name) or {}).get("rules") or []
+    return cluster_role_rules(store, name)
+
+
+def _binds(binding: Obj, user: str, groups: Collection[str], namespace: str) -> bool:
     for subject in binding.get("subjects") or ():
-        kind, name = subject.get("kind"), subject.get("name", "")
-        if kind == "ServiceAccount":
-            if user == service_account(subject.get("namespace") or namespace, name):
-                return True
-        elif (kind == "User" and name == user) or (kind == "Group" and name in groups):
+        name = subject.get("name", "")
+        match subject.get("kind"):
+            case "User":
+                bound = name == user
+            case "Group":
+                bound = name in groups
+            case "ServiceAccount":
+                bound = user == service_account(subject.get("namespace") or namespace, name)
+            case _:
+                bound = False
+        if bound:
             return True
     return False
 
 
-def _role_rules(store: Store, binding: Obj, namespace: str) -> list[dict[str, Any]]:
-    reference = binding.get("roleRef") or {}
-    if reference.get("kind") == "ClusterRole":
-        role = store.find(CLUSTER_ROLE, "", reference.get("name", ""))
-        return rules_of(store, role) if role else []
-    role = store.find(ROLE, namespace, reference.get("name", ""))
-    return (role.get("rules") or []) if role else []
-
-
-def _permits(rule: Mapping[str, Any], action: Action) -> bool:
-    if not _has(rule.get("verbs"), action.verb):
+def _permits(rule: Rule, wanted: Attributes) -> bool:
+    if not _has(rule.get("verbs"), wanted.verb):
         return False
-    if action.path:
+    if wanted.path:
         return any(
-            path in ("*", action.path) or (path.endswith("*") and action.path.startswith(path[:-1]))
-            for path in rule.get("nonResourceURLs") or ()
+            _path_matches(str(url), wanted.path) for url in rule.get("nonResourceURLs") or ()
         )
     names = rule.get("resourceNames")
     return (
-        _has(rule.get("apiGroups"), action.group)
-        and _has_resource(rule.get("resources"), action)
-        and (not names or action.name in names)
+        _has(rule.get("apiGroups"), wanted.group)
+        and _resource_matches(rule.get("resources") or (), wanted)
+        and (not names or wanted.name in names)
     )
 
 
-def _has(allowed_values: Iterable[str] | None, value: str) -> bool:
-    values = allowed_values or ()
-    return "*" in values or value in values
+def _has(values: Collection[str] | None, value: str) -> bool:
+    return "*" in (values or ()) or value in (values or ())
 
 
-def _has_resource(resources: Iterable[str] | None, action: Action) -> bool:
-    wanted = f"{action.resource}/{action.subresource}" if action.subresource else action.resource
-    return any(
-        r in ("*", wanted) or (action.subresource and r == f"*/{action.subresource}")
-        for r in resources or ()
-    )
+def _path_matches(url: str, path: str) -> bool:
+    return url in ("*", path) or (url.endswith("*") and path.startswith(url[:-1]))
+
+
+def _resource_matches(resources: Collection[str], wanted: Attributes) -> bool:
+    full = f"{wanted.resource}/{wanted.subresource}" if wanted.subresource else wanted.resource
+    if "*" in resources or full in resources:
+        return True
+    return bool(wanted.subresource) and f"*/{wanted.subresource}" in resources

@@ -261,6 +261,7 @@ class ApiServerSourceController(SourceController):
         user = rbac.service_account(obj["metadata"]["namespace"], account)
         complaints = []
         for namespace in namespaces:
+            rules = [*rbac.rules_for(self.store, user, rbac.groups_of(user), namespace)]
             for resource in spec_of(obj).get("resources") or ():
                 kind = self._kind(resource)
                 plural = kind.plural if kind else f"{resource['kind'].lower()}s"
@@ -268,8 +269,8 @@ class ApiServerSourceController(SourceController):
                 missing = [
                     verb
                     for verb in _VERBS
-                    if not rbac.allowed(
-                        self.store, user, (), rbac.Action(verb, group, plural, "", namespace)
+                    if not rbac.grants(
+                        rules, rbac.Attributes(verb, group, plural, namespace=namespace)
                     )
                 ]
                 if missing:

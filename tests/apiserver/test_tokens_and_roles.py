@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from knlocal.apiserver.rbac import CLUSTER_ROLE, Attributes, Authorizer
+from knlocal.apiserver.rbac import Authorizer
 from knlocal.apiserver.tokens import Tokens, decode_base64url
 from knlocal.apiserver.users import service_account_user
+from knlocal.control.rbac import CLUSTER_ROLE, Attributes
 from knlocal.resources.base import GroupKind
 from tests.apiserver.conftest import Api, eventually, needs_kubectl
 
