@@ -96,7 +96,6 @@ _KINDS: Mapping[GroupKind, str] = {
     GroupKind("policy", "PodDisruptionBudget"): f"nothing is disrupted on purpose; {_KEPT}",
     GroupKind("scheduling.k8s.io", "PriorityClass"): _NO_PRIORITY,
     GroupKind("storage.k8s.io", "StorageClass"): "every claim gets a folder of this machine",
-    GroupKind("autoscaling", "HorizontalPodAutoscaler"): f"only the KPA scales; {_KEPT}",
     GroupKind("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): (
         f"no webhook is called; {_KEPT}"
     ),
@@ -106,11 +105,6 @@ _KINDS: Mapping[GroupKind, str] = {
 }
 
 _ANNOTATIONS: tuple[tuple[str, Callable[[str], bool], str], ...] = (
-    (
-        "autoscaling.knative.dev/class",
-        lambda value: value == "hpa.autoscaling.knative.dev",
-        "the KPA scales instead, by concurrency",
-    ),
     ("networking.knative.dev/ingress.class", lambda value: True, "there is one gateway"),
     ("networking.knative.dev/certificate.class", lambda value: True, "no certificates are issued"),
 )

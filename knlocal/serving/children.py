@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from knlocal.control.events import EventRecorder
-from knlocal.resources.base import Obj, copy, is_controlled_by, key_of, owner_reference
+from knlocal.resources.base import (
+    Obj,
+    annotations_of,
+    copy,
+    is_controlled_by,
+    key_of,
+    labels_of,
+    owner_reference,
+)
 from knlocal.store.store import Store
 
 #: Owners whose Events tell what was made for them, as on a cluster.
@@ -57,6 +65,17 @@ def ensure(
             wanted = (existing["metadata"].get(field) or {}) | wanted
         new["metadata"][field] = wanted
     return store.update(new)
+
+
+def child_metadata(owner: Obj) -> Obj:
+    """The metadata of a child that goes by its owner's name, with its labels and annotations."""
+    metadata = owner["metadata"]
+    return {
+        "name": metadata["name"],
+        "namespace": metadata["namespace"],
+        "labels": dict(labels_of(owner)),
+        "annotations": dict(annotations_of(owner)),
+    }
 
 
 def _agrees(existing: Obj, desired: Obj, *, merge: bool) -> bool:

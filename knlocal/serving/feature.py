@@ -12,6 +12,7 @@ from knlocal.resources.base import Obj, uid_of
 from knlocal.serving.activator.metrics import Gauges, Labels, render
 from knlocal.serving.activator.registry import Activator, AddressOf
 from knlocal.serving.activator.revision import Served
+from knlocal.serving.autoscaling.metric import MetricController
 from knlocal.serving.autoscaling.pod_autoscaler import PodAutoscalerController
 from knlocal.serving.config import Config, is_config
 from knlocal.serving.configuration import ConfigurationController
@@ -73,6 +74,7 @@ class Serving:
             RouteController(store, config, activator, routes, self.ports),
             LabelerController(store),
             self.autoscaler,
+            MetricController(store),
             ServerlessServiceController(store, activator, routes, activator_address),
             DomainMappingController(store, config, routes, self.ports, certificates),
             RevisionCollector(store, config),

@@ -15,6 +15,8 @@ ROUTE = GroupKind(SERVING, "Route")
 DOMAIN_MAPPING = GroupKind(SERVING, "DomainMapping")
 
 POD_AUTOSCALER = GroupKind("autoscaling.internal.knative.dev", "PodAutoscaler")
+METRIC = GroupKind("autoscaling.internal.knative.dev", "Metric")
+HORIZONTAL_POD_AUTOSCALER = GroupKind("autoscaling", "HorizontalPodAutoscaler")
 SERVERLESS_SERVICE = GroupKind("networking.internal.knative.dev", "ServerlessService")
 INGRESS = GroupKind("networking.internal.knative.dev", "Ingress")
 CLUSTER_DOMAIN_CLAIM = GroupKind("networking.internal.knative.dev", "ClusterDomainClaim")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from knlocal.clock import Clock
 from knlocal.control.controller import Controller
 from knlocal.gateway import Pool, RouteTable
+from knlocal.resources.base import Obj
 from knlocal.runtime.api import Runtime
 from knlocal.store.store import Store
 from knlocal.workloads.cluster import ClaimController, NodeController
 from knlocal.workloads.cronjobs import CronJobController
 from knlocal.workloads.deployments import DeploymentController
+from knlocal.workloads.horizontal import HorizontalPodAutoscalerController
 from knlocal.workloads.jobs import JobController
 from knlocal.workloads.kubelet import Kubelet
-from knlocal.workloads.podplan import PodNetwork
+from knlocal.workloads.podplan import PodNetwork, pod_id
 from knlocal.workloads.quota import QuotaController, quota_admission
 from knlocal.workloads.replicasets import ReplicaSetController
 from knlocal.workloads.servicerouter import ServiceRouter
@@ -73,9 +76,13 @@ class Workloads:
             DaemonSetController(store),
             CronJobController(store),
             JobController(store),
+            HorizontalPodAutoscalerController(store, self._usage_of),
             self.services,
             self.kubelet,
         ]
+
+    async def _usage_of(self, pod: Obj) -> Mapping[str, tuple[float, int]]:
+        return await self.kubelet.node.runtime.stats(pod_id(pod))
 
     @property
     def busy(self) -> bool:

@@ -50,6 +50,7 @@ def test_annotations_without_effect_are_named() -> None:
             {},
             {
                 "autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev",
+                "networking.knative.dev/certificate.class": "own",
                 "autoscaling.knative.dev/min-scale": "1",
                 "queue.sidecar.serving.knative.dev/cpu-resource-request": "1",
             },
@@ -57,7 +58,7 @@ def test_annotations_without_effect_are_named() -> None:
     )
     prefix = "spec.template.metadata.annotations"
     assert [entry.path for entry in found] == [
-        f"{prefix}.autoscaling.knative.dev/class",
+        f"{prefix}.networking.knative.dev/certificate.class",
         f"{prefix}.queue.sidecar.serving.knative.dev/cpu-resource-request",
     ]
 

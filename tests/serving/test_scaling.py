@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from knlocal.resources.base import Obj, key_of
-from knlocal.serving.kinds import POD, SERVERLESS_SERVICE
+from knlocal.serving.kinds import HORIZONTAL_POD_AUTOSCALER, METRIC, POD, SERVERLESS_SERVICE
 from tests.serving.world import World, conditions, service
 
 
@@ -169,14 +169,96 @@ async def test_a_burst_to_a_service_at_zero_is_seen_before_the_next_tick(world: 
     assert {(await one).status for one in asking} == {200}
 
 
-async def test_the_hpa_class_keeps_to_its_bounds_above_zero(world: World) -> None:
+def horizontal(**annotations: str) -> Obj:
+    """A Service of class hpa."""
     prefix = "autoscaling.knative.dev"
-    await world.apply(
-        service(annotations={f"{prefix}/class": f"hpa.{prefix}", f"{prefix}/min-scale": "2"})
-    )
-    await world.clock.advance(200)
+    wanted = {f"{prefix}/{name.replace('_', '-')}": value for name, value in annotations.items()}
+    return service(annotations={f"{prefix}/class": f"hpa.{prefix}", **wanted})
+
+
+async def test_the_hpa_class_leaves_scaling_to_kubernetes(world: World) -> None:
+    await world.apply(horizontal(metric="cpu", target="75", min_scale="2", max_scale="10"))
+    scaler = world.store.get(HORIZONTAL_POD_AUTOSCALER, "default", "hello-00001")
+    assert scaler["metadata"]["labels"]["serving.knative.dev/revision"] == "hello-00001"
+    assert scaler["metadata"]["ownerReferences"][0]["kind"] == "PodAutoscaler"
+    assert scaler["spec"] == {
+        "scaleTargetRef": {
+            "apiVersion": "apps/v1", "kind": "Deployment", "name": "hello-00001-deployment",
+        },
+        "minReplicas": 2,
+        "maxReplicas": 10,
+        "metrics": [{
+            "type": "Resource",
+            "resource": {
+                "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 75},
+            },
+        }],
+    }  # fmt: skip
     assert world.replicas() == 2
     assert conditions(world.service())["Ready"] == "True"
+    assert conditions(world.autoscaler()) == dict.fromkeys(
+        ("Active", "Ready", "SKSReady", "ScaleTargetInitialized"), "True"
+    )
+    world.store.set_status(key_of(scaler), {"desiredReplicas": 4, "currentReplicas": 3})
+    await world.change(
+        ("apps", "Deployment"), "hello-00001-deployment",
+        lambda d: d["spec"].__setitem__("replicas", 4),
+    )  # fmt: skip
+    await world.clock.advance(200)
+    assert world.replicas() == 4  # the KPA keeps out of it
+    assert world.autoscaler()["status"]["desiredScale"] == 4
+    assert world.revision()["status"]["actualReplicas"] == 3
+    serverless = world.store.get(SERVERLESS_SERVICE, "default", "hello-00001")
+    assert serverless["spec"]["mode"] == "Serve"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "spec"),
+    [
+        (
+            {"metric": "memory", "target": "200"},
+            {"metrics": [{"type": "Resource", "resource": {
+                "name": "memory", "target": {"type": "AverageValue", "averageValue": "200Mi"},
+            }}]},
+        ),
+        (
+            {"metric": "depth", "target": "20"},
+            {"metrics": [{"type": "Pods", "pods": {
+                "metric": {"name": "depth"},
+                "target": {"type": "AverageValue", "averageValue": "20"},
+            }}]},
+        ),
+        (
+            {"window": "90s"},
+            {"behavior": {
+                "scaleUp": {"stabilizationWindowSeconds": 90},
+                "scaleDown": {"stabilizationWindowSeconds": 90},
+            }},
+        ),
+    ],
+)  # fmt: skip
+async def test_annotations_reach_the_horizontal_pod_autoscaler(
+    world: World, annotations: dict[str, str], spec: Obj
+) -> None:
+    await world.apply(horizontal(**annotations))
+    found = world.store.get(HORIZONTAL_POD_AUTOSCALER, "default", "hello-00001")["spec"]
+    assert found["maxReplicas"] == 2**31 - 1
+    assert {field: found[field] for field in spec} == spec
+
+
+async def test_the_metric_of_a_revision_tells_its_windows(world: World) -> None:
+    await world.apply(service(annotations={"autoscaling.knative.dev/window": "30s"}))
+    metric = world.store.get(METRIC, "default", "hello-00001")
+    assert metric["spec"] == {
+        "stableWindow": 30_000_000_000,
+        "panicWindow": 3_000_000_000,
+        "scrapeTarget": "hello-00001-private",
+    }
+    assert conditions(metric) == {"Ready": "True"}
+    await world.clock.advance(70)
+    assert world.replicas() == 0
+    metric = world.store.get(METRIC, "default", "hello-00001")
+    assert conditions(metric) == {"Ready": "Unknown NoEndpoints"}
 
 
 async def test_manual_scaling_is_reverted(world: World) -> None:

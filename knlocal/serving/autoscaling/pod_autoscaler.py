@@ -31,6 +31,7 @@ from knlocal.resources.base import (
 from knlocal.resources.serving import keys
 from knlocal.serving.activator.registry import Activator
 from knlocal.serving.activator.revision import RevisionBackend
+from knlocal.serving.autoscaling import horizontal
 from knlocal.serving.autoscaling.kpa import (
     Decider,
     DeciderSpec,
@@ -39,16 +40,18 @@ from knlocal.serving.autoscaling.kpa import (
     activator_count,
     seconds_annotation,
 )
+from knlocal.serving.autoscaling.metric import ensure_metric
 from knlocal.serving.autoscaling.scale_bounds import (
     initial_scale,
     ready_threshold,
     scale_bounds,
 )
-from knlocal.serving.children import NotOwned, ensure
+from knlocal.serving.children import NotOwned, child_metadata, ensure
 from knlocal.serving.config import Config, is_config
 from knlocal.serving.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
+    HORIZONTAL_POD_AUTOSCALER,
     POD,
     POD_AUTOSCALER,
     REVISION_LABEL,
@@ -104,6 +107,7 @@ class PodAutoscalerController(Controller):
     def watches(self) -> Sequence[Watching]:
         return (
             Watching(SERVERLESS_SERVICE, owned_by(POD_AUTOSCALER)),
+            Watching(HORIZONTAL_POD_AUTOSCALER, owned_by(POD_AUTOSCALER)),
             Watching(DEPLOYMENT, _of_revision_child),
             Watching(POD, _of_revision_child),
             Watching(CONFIG_MAP, self._of_config),
@@ -183,6 +187,9 @@ class PodAutoscalerController(Controller):
             return
         status = copy(status_of(autoscaler))
         conditions = Conditions(CONDITIONS, status, self.clock.now())
+        if _class_of(autoscaler, self._config.autoscaler) == settings.HPA:
+            self._follow_horizontal(autoscaler, status, conditions)
+            return
         deployment = self.store.find(
             DEPLOYMENT, key.namespace, spec_of(autoscaler)["scaleTargetRef"]["name"]
         )
@@ -191,19 +198,45 @@ class PodAutoscalerController(Controller):
         want = self._want(autoscaler, scaling, conditions, deployment)
         try:
             serverless = self._serverless_service(autoscaler, scaling, conditions, want, ready)
+            ensure_metric(self.store, self.recorder, autoscaler, scaling.decider.spec)
         except NotOwned as foreign:
             conditions.false("SKSReady", "NotOwned", str(foreign))
         else:
             self._show_service(serverless, status, conditions)
         self._show_scale(autoscaler, status, conditions, want, ready)
-        status["observedGeneration"] = autoscaler["metadata"]["generation"]
-        status["conditions"] = conditions.result()
-        self.update_status(autoscaler, status)
+        self._write(autoscaler, status, conditions)
         replicas = spec_of(deployment).get("replicas", 1) if deployment else 0
         if want > 0 or replicas > 0 or (want == UNKNOWN and not _is(conditions, "False")):
             self._watch(scaling)
         else:
             self._ticking.pop(place, None)
+
+    def _write(self, autoscaler: Obj, status: Obj, conditions: Conditions) -> None:
+        status["observedGeneration"] = autoscaler["metadata"]["generation"]
+        status["conditions"] = conditions.result()
+        self.update_status(autoscaler, status)
+
+    def _follow_horizontal(self, autoscaler: Obj, status: Obj, conditions: Conditions) -> None:
+        """The class hpa: Kubernetes' own autoscaler scales, by CPU or memory; never to zero."""
+        key = key_of(autoscaler)
+        self.scalings.pop((key.namespace, key.name), None)
+        self._ticking.pop((key.namespace, key.name), None)
+        self._activator.revision(key.namespace, key.name).throttler.proxying = False
+        conditions.true("Active")
+        try:
+            scaled = horizontal.ensure_autoscaler(
+                self.store, self.recorder, autoscaler, self._config.autoscaler
+            )
+            serverless = self._ensure_serverless(autoscaler, "Serve", 0)
+        except NotOwned as foreign:
+            conditions.false("Active", "NotOwned", str(foreign))
+        else:
+            self._show_service(serverless, status, conditions)
+            if conditions.is_true("SKSReady"):
+                conditions.true("ScaleTargetInitialized")
+            status["desiredScale"] = int(status_of(scaled).get("desiredReplicas") or 0)
+            status["actualScale"] = int(status_of(scaled).get("currentReplicas") or 0)
+        self._write(autoscaler, status, conditions)
 
     def _scaling(self, autoscaler: Obj) -> Scaling:
         key = key_of(autoscaler)
@@ -241,10 +274,7 @@ class PodAutoscalerController(Controller):
         """The scale, within bounds and the rules for the last pod, applied to the Deployment."""
         config = self._config.autoscaler
         desired = scaling.desired
-        if _class_of(autoscaler, config) == settings.HPA:
-            # Nothing measures CPU or memory for it here: it keeps to its bounds, and above zero.
-            desired = 1
-        elif desired < 0 and not _is(conditions, "Unknown"):
+        if desired < 0 and not _is(conditions, "Unknown"):
             return desired
         least, most = scale_bounds(autoscaler, config)
         initialized = conditions.is_true("ScaleTargetInitialized")
@@ -330,6 +360,9 @@ class PodAutoscalerController(Controller):
         scaling.backend.throttler.proxying = proxy or not scaling.backend.throttler.pods
         existing = self.store.find(SERVERLESS_SERVICE, scaling.key.namespace, scaling.key.name)
         activators = 2 if existing is None else activator_count(ready, scaling.decider.spec)
+        return self._ensure_serverless(autoscaler, "Proxy" if proxy else "Serve", activators)
+
+    def _ensure_serverless(self, autoscaler: Obj, mode: str, activators: int) -> Obj:
         return ensure(
             self.store,
             self.recorder,
@@ -337,9 +370,9 @@ class PodAutoscalerController(Controller):
             {
                 "apiVersion": "networking.internal.knative.dev/v1alpha1",
                 "kind": "ServerlessService",
-                "metadata": _child_metadata(autoscaler),
+                "metadata": child_metadata(autoscaler),
                 "spec": {
-                    "mode": "Proxy" if proxy else "Serve",
+                    "mode": mode,
                     "objectRef": spec_of(autoscaler)["scaleTargetRef"],
                     "protocolType": spec_of(autoscaler).get("protocolType", "http1"),
                     "numActivators": activators,
@@ -402,16 +435,6 @@ def _windows(spec: DeciderSpec) -> tuple[float, float, str]:
 
 def _class_of(autoscaler: Obj, config: settings.Autoscaler) -> str:
     return keys.CLASS.value(annotations_of(autoscaler)) or config.pod_autoscaler_class
-
-
-def _child_metadata(autoscaler: Obj) -> Obj:
-    metadata = autoscaler["metadata"]
-    return {
-        "name": metadata["name"],
-        "namespace": metadata["namespace"],
-        "labels": dict(labels_of(autoscaler)),
-        "annotations": dict(annotations_of(autoscaler)),
-    }
 
 
 def _of_revision_child(obj: Obj) -> Iterable[Key]:
