@@ -38,7 +38,7 @@ from knlocal.eventing.plane import compiled_filter
 from knlocal.gateway import Gateway, HttpClient, Pool, Route, RouteTable
 from knlocal.gateway.by_path import ByPath, by_path
 from knlocal.gateway.dns import DnsServer, DnsUnavailable
-from knlocal.gateway.names import full_names, is_cluster_local
+from knlocal.gateway.names import CLUSTER_DOMAIN, full_names, is_cluster_local
 from knlocal.gateway.routes import INSIDE
 from knlocal.gateway.tls import Certificates
 from knlocal.journal import Journal
@@ -267,6 +267,7 @@ class Daemon:
             network=self.network,
             issue_token=self._issue_token,
         )  # fmt: skip
+        self.routes.namespace_of = self._namespace_of
         self.kubelet = self.workloads.kubelet
         self.serving = Serving(
             self.store, self.routes, self.clock,
@@ -430,9 +431,17 @@ class Daemon:
             return [self.host_address]
         return [] if is_cluster_local(name) else None
 
-    def _cluster_names(self, _namespace: str) -> Mapping[str, str]:
-        """What a pod finds in /etc/hosts: every cluster-local name leads to the gateway."""
-        return dict.fromkeys(self.routes.hosts("internal"), self.host_address)
+    def _cluster_names(self, namespace: str) -> Mapping[str, str]:
+        """What a pod finds in /etc/hosts: every cluster-local name leads to the gateway, and so do
+        the bare names of its own namespace's Services."""
+        known = self.routes.hosts("internal")
+        own = f".{namespace}.svc.{CLUSTER_DOMAIN}"
+        bare = [host.removesuffix(own) for host in known if host.endswith(own)]
+        return dict.fromkeys([*known, *bare], self.host_address)
+
+    def _namespace_of(self, address: str) -> str:
+        """The namespace of the pod at an address; processes share one, so it says nothing."""
+        return self.workloads.services.namespace_at(address) if self.on_docker else ""
 
     def _issue_token(self, request: TokenRequest) -> str:
         """Pods' service account tokens are the API's own, so that it knows them."""

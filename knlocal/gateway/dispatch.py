@@ -6,7 +6,8 @@ import logging
 from typing import Final
 
 from knlocal.gateway.http import BodyTooLarge, ClientGone, Request
-from knlocal.gateway.routes import RouteTable
+from knlocal.gateway.names import CLUSTER_DOMAIN
+from knlocal.gateway.routes import Route, RouteTable
 from knlocal.gateway.upstream import NotSent, UpstreamError
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ PLAIN: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 
 async def dispatch(routes: RouteTable, request: Request) -> str:
     """Answer `request`. Returns why its handler failed, "" when it did not."""
-    route = routes.find(request.host, request.exposure)
+    route = routes.find(request.host, request.exposure) or _neighbour(routes, request)
     if route is None:
         await request.respond(404, PLAIN, _unknown(routes, request))
         return ""
@@ -38,6 +39,15 @@ async def dispatch(routes: RouteTable, request: Request) -> str:
         log.error("the handler for %s left a request unanswered", request.host)
         return await _fail(request, 500, "internal error", "no answer")
     return ""
+
+
+def _neighbour(routes: RouteTable, request: Request) -> Route | None:
+    """A Service of the caller's own namespace, called by its bare name as a pod may."""
+    if request.exposure != "internal" or not request.host or "." in request.host:
+        return None
+    namespace = routes.namespace_of(request.peer)
+    full = f"{request.host}.{namespace}.svc.{CLUSTER_DOMAIN}"
+    return routes.find(full, "internal") if namespace else None
 
 
 async def _fail(request: Request, status: int, message: str, detail: str = "") -> str:

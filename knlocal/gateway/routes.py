@@ -19,10 +19,15 @@ INSIDE: frozenset[Exposure] = frozenset({"internal"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """Who answers a host, and for which doors ("external": people, "internal": containers)."""
+    """Who answers a host, and for which doors ("external": people, "internal": containers).
+
+    `at_once` may take a request whose body is all here, to answer it now or later without a task of
+    its own; it returns False, and has done nothing, for what needs `handler`.
+    """
 
     handler: Handler
     exposures: frozenset[Exposure] = BOTH
+    at_once: Callable[[Request], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,9 @@ class RouteTable:
     def __init__(self) -> None:
         #: Called with each request and its handler instead of the handler: where faults go in.
         self.around: Callable[[Request, Handler], Awaitable[None]] | None = None
+        #: The namespace of the pod at an address, where a bare Service name has its meaning; "" for
+        #: what is no pod.
+        self.namespace_of: Callable[[str], str] = lambda _address: ""
         self._found: dict[Exposure, dict[str, Route]] = {"external": {}, "internal": {}}
         # Every claim on a (host, exposure), the holder first.
         self._claims: dict[tuple[str, Exposure], dict[str, Route]] = {}

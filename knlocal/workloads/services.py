@@ -218,6 +218,13 @@ class ServiceController(Controller):
         same = all(p.port == p.target for pod in serving for p in service_ports(service, pod))
         return addresses if addresses and same else [self._gateway_address]
 
+    def namespace_at(self, address: str) -> str:
+        """The namespace of the pod that has this address; "" when none has."""
+        for pod in self.store.list(POD):
+            if status_of(pod).get("podIP") == address and counts(pod):
+                return str(pod["metadata"]["namespace"])
+        return ""
+
     def _lookup_pod(self, labels: list[str]) -> list[str]:
         """`<hostname>.<subdomain>.<namespace>`: a pod of a headless Service."""
         hostname, subdomain, namespace = labels[-3:]
