@@ -28,7 +28,7 @@ from knlocal.eventing.filters import Filter, trigger_filter
 from knlocal.eventing.ingress import BrokerIngress
 from knlocal.eventing.subscription import Subscription
 from knlocal.events import Event, decode
-from knlocal.gateway import Gateway, HttpClient, Route, RouteTable
+from knlocal.gateway import Gateway, HttpClient, RouteTable
 from knlocal.journal import Door, Journal
 
 TITLE = "Events through a broker"
@@ -209,7 +209,7 @@ async def plane(engine: Engine, *, journal: bool = True) -> AsyncIterator[tuple[
     dispatcher = Dispatcher(client, clock, trails, {"memory": engine})
     await dispatcher.start()
     ingress = BrokerIngress(lambda ns, name: dispatcher.exchange("Broker", ns, name))
-    routes.put("brokers", {"b.localhost": Route(ingress)})
+    routes.put("brokers", {"b.localhost": ingress.route})
     gateway = Gateway(routes, clock)
     address = await gateway.listen("127.0.0.1", 0, "external")
     try:

@@ -3,12 +3,15 @@ wants one gets it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
+from knlocal.eventing.attempts import Transport
 from knlocal.eventing.engines import Engine, Full, Message
-from knlocal.eventing.subscriber import Subscriber, Transport
+from knlocal.eventing.subscriber import Subscriber
 from knlocal.eventing.subscription import Subscription
 from knlocal.events import Event
 from knlocal.journal import Door, Journal, Trail
@@ -29,6 +32,9 @@ class Verdict(NamedTuple):
 
 
 ACCEPTED = Verdict(202)
+
+Then = Callable[[Verdict], object]
+"""Called with what the door says, once, now or later."""
 
 
 class Exchange:
@@ -75,17 +81,40 @@ class Exchange:
         parent: Trail | None = None,
         via: str = "",
     ) -> Verdict:
-        """Take an event in. `owned`: nobody else holds it, so that it may be changed in place.
-        `parent` and `via` tell which delivery it is the reply to."""
+        """Take an event in, and return what the door says. As `offer`."""
+        said: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+        def then(verdict: Verdict) -> None:
+            if not said.done():
+                said.set_result(verdict)
+
+        self.offer(event, forward, then, owned=owned, parent=parent, via=via)
+        return await said
+
+    def offer(
+        self,
+        event: Event,
+        forward: Forward,
+        then: Then,
+        *,
+        owned: bool = False,
+        parent: Trail | None = None,
+        via: str = "",
+    ) -> None:
+        """Take an event in; `then` hears what the door says. `owned`: nobody else holds the event,
+        so that it may be changed in place. `parent` and `via` tell which delivery it is the reply
+        to."""
         ttl: int | None = None
+        now = self._transport.clock.now()
         if self.is_broker:
             ttl = _hops(event)
             if ttl <= 0:
                 reason = "dropped: the event has passed through brokers too often (a loop?)"
-                return self._refuse(event, 400, reason, parent, via)
+                then(self._refuse(event, 400, reason, parent, via))
+                return
             if not owned:
                 event = event.with_attributes({})
-            _stamp(event, self._transport.clock.now())
+            _stamp(event, now)
         attributes = event.attributes
         subscriptions = self._subscriptions
         matched: Sequence[Subscription]
@@ -95,22 +124,46 @@ class Exchange:
         message = Message(event, forward, ttl)
         queues = [one.worker[0].queue for one in matched]
         try:
-            committed = self.engine.accept(message, queues)
+            self.engine.check(message, queues)
         except Full as full:
-            return self._refuse(event, 429, str(full), parent, via, retry_after=1)
+            then(self._refuse(event, 429, str(full), parent, via, retry_after=1))
+            return
         if self._journal is not None:
             message.trail = self._journal.open(
-                self.door, event, self._subscriptions, matched, parent=parent, via=via
+                self.door, event, subscriptions, matched, at=now, parent=parent, via=via
             )
-        if committed is not None:
-            await committed
+        self.engine.accept(message, queues, partial(self._kept, message, matched, then, via))
+
+    def _kept(
+        self,
+        message: Message,
+        matched: Sequence[Subscription],
+        then: Then,
+        via: str,
+        error: Exception | None,
+    ) -> None:
+        """The engine has the event, or could not keep it."""
+        if error is not None:
+            reason = f"the event could not be kept: {error}"
+            if message.trail is not None:
+                message.trail.refuse(f"500: {reason}")
+            then(Verdict(500, reason))
+            return
         if self.observe is not None:
-            self.observe(event)
-        if not via:
-            for one in matched:
-                if one.worker[0].behind:
-                    await one.worker[0].catch_up()
-        return ACCEPTED
+            self.observe(message.event)
+        if via:
+            # A reply's sender is a subscriber's worker: held, it would wait for itself.
+            then(ACCEPTED)
+        else:
+            self._pace(matched, then)
+
+    def _pace(self, matched: Sequence[Subscription], then: Then) -> None:
+        """Say 202 as soon as no subscriber asks for a moment to catch up."""
+        for index, one in enumerate(matched):
+            if one.worker[0].behind:
+                one.worker[0].hold(partial(self._pace, matched[index + 1 :], then))
+                return
+        then(ACCEPTED)
 
     def refuse(self, event: Event, status: int, reason: str) -> None:
         """Tell the trail of an event that did not get past the door."""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from knlocal.eventing.exchange import ACCEPTED, Exchange, Forward, Verdict
-from knlocal.events import Event, InvalidEvent
+from knlocal.events import Event, InvalidEvent, decode
 from knlocal.events.http import decode_batch
-from knlocal.gateway.http import BodyTooLarge, Request
+from knlocal.gateway.http import BodyTooLarge, HeaderPairs, Request
+from knlocal.gateway.routes import Route
 
 MAX_EVENT = 8 * 1024 * 1024
 """Bytes of a request's body; above it is 413."""
@@ -33,6 +34,7 @@ class BrokerIngress:
     def __init__(self, find: Find, max_event: int = MAX_EVENT) -> None:
         self._find = find
         self._max_event = max_event
+        self.route = Route(self, at_once=self.at_once)
 
     async def __call__(self, request: Request) -> None:
         if request.method != "POST":
@@ -47,6 +49,14 @@ class BrokerIngress:
             await _say(request, Verdict(404, f"there is no broker {name} in {namespace}"))
             return
         await take(request, exchange, self._max_event)
+
+    def at_once(self, request: Request) -> bool:
+        """The same without a task, for what is accepted (`Route.at_once`)."""
+        if request.method != "POST":
+            return False
+        namespace, name, problem = _broker_of(request.path)
+        exchange = None if problem else self._find(namespace, name)
+        return exchange is not None and take_at_once(request, exchange, self._max_event)
 
 
 @lru_cache(maxsize=1024)
@@ -67,6 +77,7 @@ class ChannelIngress:
     def __init__(self, exchange: Exchange, max_event: int = MAX_EVENT) -> None:
         self.exchange = exchange
         self._max_event = max_event
+        self.route = Route(self, at_once=self.at_once)
 
     async def __call__(self, request: Request) -> None:
         if request.method != "POST":
@@ -76,6 +87,38 @@ class ChannelIngress:
             await _say(request, Verdict(400, f"malformed path {request.path}: it must be /"))
             return
         await take(request, self.exchange, self._max_event)
+
+    def at_once(self, request: Request) -> bool:
+        """The same without a task, for what is accepted (`Route.at_once`)."""
+        return (
+            request.method == "POST"
+            and request.path in ("", "/")
+            and take_at_once(request, self.exchange, self._max_event)
+        )
+
+
+def take_at_once(request: Request, exchange: Exchange, max_event: int) -> bool:
+    """Let the exchange accept the one event of a request that is all here; False for anything
+    else, and for what is to be refused."""
+    body = request.buffered()
+    if body is None or len(body) > max_event:
+        return False
+    headers = request.headers
+    if headers.get("content-type", "")[:29].lower() == "application/cloudevents-batch":
+        return False
+    try:
+        event = decode(headers, body)
+    except InvalidEvent:
+        return False
+
+    def then(verdict: Verdict) -> None:
+        if verdict is ACCEPTED:
+            request.respond_now(202)
+        else:
+            request.respond_now(*_said(verdict))
+
+    exchange.offer(event, forwarded(headers), then, owned=True)
+    return True
 
 
 async def take(request: Request, exchange: Exchange, max_event: int) -> None:
@@ -140,10 +183,14 @@ async def _not_post(request: Request) -> None:
 
 
 async def _say(request: Request, verdict: Verdict) -> None:
+    await request.respond(*_said(verdict))
+
+
+def _said(verdict: Verdict) -> tuple[int, HeaderPairs, str]:
     headers = [_TEXT]
     if verdict.retry_after:
         headers.append(("Retry-After", str(verdict.retry_after)))
-    await request.respond(verdict.status, headers, f"{verdict.reason}\n")
+    return verdict.status, headers, f"{verdict.reason}\n"
 
 
 def _named(headers: Mapping[str, str]) -> Event:

@@ -19,7 +19,7 @@ from knlocal.eventing.exchange import Exchange
 from knlocal.eventing.filters import Filter, Refusal, trigger_filter
 from knlocal.eventing.ingress import MAX_EVENT, BrokerIngress, ChannelIngress
 from knlocal.eventing.subscription import Subscription
-from knlocal.gateway import Route, RouteTable
+from knlocal.gateway import RouteTable
 from knlocal.journal import Door
 from knlocal.resources.base import (
     GroupKind,
@@ -81,7 +81,7 @@ class Plane:
             self._max_event,
         )
         hosts = self.addresses.hosts(BROKER_INGRESS, SYSTEM)
-        self._routes.put("eventing/brokers", {host: Route(ingress) for host in hosts})
+        self._routes.put("eventing/brokers", dict.fromkeys(hosts, ingress.route))
 
     # -- brokers ------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class Plane:
             exchange.observe = self.event_types.observer(channel)
             ingress = ChannelIngress(exchange, self._max_event)
             hosts = self.addresses.hosts(channel_service(name), namespace)
-            self._routes.put(owner, {host: Route(ingress) for host in hosts})
+            self._routes.put(owner, dict.fromkeys(hosts, ingress.route))
 
     def _channel_subscriptions(self, channel: Obj) -> list[Subscription]:
         namespace, name = channel["metadata"]["namespace"], channel["metadata"]["name"]

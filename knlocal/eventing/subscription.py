@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knlocal.eventing.delivery import DeliveryPolicy
 from knlocal.eventing.filters import EVERYTHING, Filter, Refusal
+from knlocal.events import has_event
 from knlocal.journal import Trail
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ class Answer(NamedTuple):
     @property
     def accepted(self) -> bool:
         return 200 <= self.status < 300
+
+
+UNTRIED = Answer(-1)
+"""Stands for the answer where no attempt was made yet."""
+
+
+def is_event(answer: Answer) -> bool:
+    """Whether the answer means to carry an event."""
+    return has_event(answer.headers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -81,6 +81,22 @@ def encode(event: Event, mode: Mode | None = None) -> Message:
     return message
 
 
+def lines(event: Event, mode: Mode | None = None) -> tuple[str, bytes]:
+    """The event as `encode` has it: its headers as HTTP/1.1 lines, each with its CRLF, and the
+    body. Made only once."""
+    key = (mode or event.mode) + " lines"
+    found: tuple[str, bytes] | None = event.cache.get(key) if event.cache else None
+    if found is None:
+        headers, body = encode(event, mode)
+        text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        if text.count("\n") != len(headers) or text.count("\r") != len(headers):
+            raise ValueError("an attribute contains a line break")
+        found = text, body
+        assert event.cache is not None
+        event.cache[key] = found
+    return found
+
+
 def encode_batch(events: Iterable[Event]) -> Message:
     return Message((("Content-Type", BATCH_CONTENT_TYPE),), to_batch(list(events)))
 

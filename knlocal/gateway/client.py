@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -20,9 +20,11 @@ from knlocal.clock import Clock
 from knlocal.gateway.dispatch import dispatch
 from knlocal.gateway.http import ClientGone, Exposure
 from knlocal.gateway.http1 import split_host
+from knlocal.gateway.http1_upstream import Http1Upstream
 from knlocal.gateway.local import LocalRequest
 from knlocal.gateway.names import full_names, is_cluster_local
 from knlocal.gateway.pool import Pool
+from knlocal.gateway.post import Arrived, Failed, Post
 from knlocal.gateway.routes import RouteTable
 from knlocal.gateway.upstream import Endpoint, Exchange, NotSent, UnansweredError, UpstreamError
 
@@ -71,6 +73,8 @@ class _Address(NamedTuple):
     authority: str
     host: str
     target: str
+    start: str
+    """The first two lines of a POST."""
 
 
 class HttpClient:
@@ -130,6 +134,33 @@ class HttpClient:
             raise
         finally:
             deadlines.cancel(token)
+
+    def post(
+        self,
+        url: str,
+        lines: str,
+        body: bytes,
+        timeout: float,
+        arrived: Arrived,
+        failed: Failed,
+        unanswered: Callable[[], object],
+    ) -> Post | None:
+        """POST without a task on a kept connection; None, and nothing is sent, when there is none
+        or the URL is answered in process. `lines` are header lines as they are to be sent, each
+        with its CRLF, without Host and Content-Length; see `Post` for the callbacks."""
+        address = _parse(url)
+        endpoint = address.endpoint
+        if self._find(address.host) is not None:
+            return None
+        connection = self._pool.idle(endpoint)
+        if not isinstance(connection, Http1Upstream):
+            return None
+        head = f"{address.start}{lines}Content-Length: {len(body)}\r\n\r\n"
+        connection.send_raw("POST", head.encode("utf-8", "surrogateescape") + body)
+        return Post(
+            connection, self._pool.deadlines.of(timeout), timeout, self._max_response,
+            arrived, failed, unanswered,
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Close idle connections (of its own pool only)."""
@@ -288,4 +319,5 @@ def _parse(url: str) -> _Address:
         authority,
         host,
         target,
+        f"POST {target} HTTP/1.1\r\nHost: {authority}\r\n",
     )

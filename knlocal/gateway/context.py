@@ -11,7 +11,7 @@ from typing import Any, Literal
 from knlocal.clock import Clock
 from knlocal.gateway.deadlines import DeadlineBook, Deadlines
 from knlocal.gateway.http import Exposure, Request
-from knlocal.gateway.http1 import RequestHead
+from knlocal.gateway.http1 import REASONS, RequestHead, encode_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,31 @@ class Limits:
 
 
 class HttpDate:
-    """The text of the Date header, made once a second."""
+    """The text of the Date header, and answers that say nothing else, made once a second."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._text = ""
         self._until = 0.0
+        self._plain: dict[int, bytes] = {}
 
     def text(self) -> str:
         now = self._clock.monotonic()
         if now >= self._until or not self._text:
             self._text = format_datetime(self._clock.now(), usegmt=True)
             self._until = now + 1.0
+            self._plain.clear()
         return self._text
+
+    def plain_answer(self, status: int) -> bytes:
+        """The head of an answer without a body, as HTTP/1.1 bytes with the empty line."""
+        text = self.text()
+        found = self._plain.get(status)
+        if found is None:
+            line = f"HTTP/1.1 {status} {REASONS.get(status, '')}"
+            found = encode_head([line, "Content-Length: 0", f"Date: {text}"])
+            self._plain[status] = found
+        return found
 
 
 class ServerContext:
@@ -50,6 +62,7 @@ class ServerContext:
     def __init__(
         self,
         serve: Callable[[Request], Awaitable[object]],
+        serve_at_once: Callable[[Request], bool],
         exposure: Exposure,
         scheme: Literal["http", "https"],
         deadlines: DeadlineBook,
@@ -57,6 +70,8 @@ class ServerContext:
         date: HttpDate,
     ) -> None:
         self.serve = serve
+        self.serve_at_once = serve_at_once
+        """Answers a request that is all here without a task, when it can: True when it will."""
         self.exposure = exposure
         self.scheme = scheme
         self.limits = limits

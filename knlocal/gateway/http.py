@@ -118,6 +118,11 @@ class Request(ABC):
             await self.write(data)
         await self.finish()
 
+    def respond_now(self, status: int, headers: HeaderPairs = (), body: bytes | str = b"") -> None:
+        """The same without waiting, for a request that came to `Route.at_once`; nothing happens
+        when the client has gone."""
+        raise NotImplementedError("this request is answered by its handler")
+
     # What `forward` needs beyond that. The defaults suit a request that never travelled.
 
     upgrade: str = ""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Final, Literal, NamedTuple
 
 from multidict import CIMultiDict
@@ -47,6 +48,8 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 """RFC 9110 7.6.1. "Trailer" is not among them: peers ignore trailers that were not announced."""
+
+REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 _SPECIAL: Final = HOP_BY_HOP | {CONTENT_LENGTH, HOST, EXPECT, DATE}
 

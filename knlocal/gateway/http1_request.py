@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
 from knlocal.gateway.http import ClientGone, HeaderPairs, Request, Stream
-from knlocal.gateway.http1 import RequestHead, encode_head
+from knlocal.gateway.http1 import REASONS, RequestHead, encode_head
 from knlocal.gateway.incoming import Incoming
 from knlocal.gateway.names import is_cluster_local
 from knlocal.gateway.tunnel import TunnelEnd
@@ -17,8 +16,8 @@ from knlocal.gateway.tunnel import TunnelEnd
 if TYPE_CHECKING:
     from knlocal.gateway.http1_server import Http1Connection
 
-REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 _FRAMING: Final = frozenset({"connection", "transfer-encoding", "keep-alive", "proxy-connection"})
+_NOTHING: Final = (("Content-Length", "0"),)
 _NO_TRAILERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 
@@ -133,6 +132,23 @@ class Http1Request(Request):
         await self.answer(status, [*headers, ("Content-Length", str(len(data)))], data, "")
 
     async def answer(
+        self, status: int, headers: HeaderPairs, body: bytes, reason: str, raw: bytes = b""
+    ) -> None:
+        self._answer(status, headers, body, reason, raw)
+
+    def respond_now(self, status: int, headers: HeaderPairs = (), body: bytes | str = b"") -> None:
+        connection = self._connection
+        if self.finished or connection.lost:
+            return
+        data = body.encode() if isinstance(body, str) else body
+        if data or headers:
+            headers = [*headers, ("Content-Length", str(len(data)))]
+            self._answer(status, headers, data, "")
+        else:
+            raw = b"" if status in (204, 304) else connection.context.date.plain_answer(status)
+            self._answer(status, _NOTHING, b"", "", raw)
+
+    def _answer(
         self, status: int, headers: HeaderPairs, body: bytes, reason: str, raw: bytes = b""
     ) -> None:
         connection = self._connection

@@ -18,13 +18,14 @@ from knlocal.gateway.deadlines import Deadlines
 from knlocal.gateway.http import ClientGone
 from knlocal.gateway.http1 import (
     CHUNKED,
+    REASONS,
     BadMessage,
     RequestHead,
     check_unfinished_head,
     encode_head,
     parse_request_head,
 )
-from knlocal.gateway.http1_request import REASONS, Http1Request
+from knlocal.gateway.http1_request import Http1Request
 from knlocal.gateway.incoming import HIGH_WATER, Incoming
 from knlocal.gateway.outbox import Writer
 
@@ -50,6 +51,7 @@ class Http1Connection(Writer):
         self._decoder: ChunkedDecoder | None = None
         self._left = 0
         self._lingering = False
+        self._advancing = False
         self._deadlines = context.idle_deadlines
         self._deadline = 0
 
@@ -107,24 +109,32 @@ class Http1Connection(Writer):
             self._body(request, data)
 
     def _next_request(self) -> None:
+        """Begin the next request, and those behind it as long as they are answered at once."""
+        self._advancing = True
+        while self._begin_request() and self._request is None and self._buffer:
+            pass
+        self._advancing = False
+
+    def _begin_request(self) -> bool:
+        """False when there is none yet, or never will be."""
         if self._buffer[:2] == b"\r\n":
             # Some clients end a body with an extra line break (RFC 9112 2.2).
             self._buffer = self._buffer.lstrip(b"\r\n")
             if not self._buffer:
-                return
+                return False
         head, found, rest = self._buffer.partition(b"\r\n\r\n")
         try:
             if not found:
                 check_unfinished_head(head)
                 if self._deadlines is not self.context.head_deadlines:
                     self._watch(self.context.head_deadlines, self._head_expired)
-                return
+                return False
             parsed = parse_request_head(head)
         except BadMessage as bad:
             self._refuse(bad)
-            return
+            return False
         if parsed.upgrade and self._switch_to_h2c(parsed, rest):
-            return
+            return False
         self._deadlines.cancel(self._deadline)
         self._request = request = Http1Request(self, parsed)
         self._buffer = rest
@@ -137,10 +147,12 @@ class Http1Connection(Writer):
             if rest:
                 self._body(request, rest)
                 if self._request is not request:
-                    return
+                    return False
             if not request.body_ended:
                 self._watch(self.context.body_deadlines, self._body_expired)
-        self._task = self.loop.create_task(self._run(request))
+        if not (request.body_ended and self.context.serve_at_once(request)):
+            self._task = self.loop.create_task(self._run(request))
+        return True
 
     def _switch_to_h2c(self, head: RequestHead, rest: bytes) -> bool:
         """Answer `Upgrade: h2c` (RFC 7540 3.2) when the request can go on as HTTP/2."""
@@ -246,7 +258,8 @@ class Http1Connection(Writer):
         self._watch(self.context.idle_deadlines, self.hang_up)
         if self._buffer:
             self.resume_reading()
-            self._next_request()
+            if not self._advancing:
+                self._next_request()
 
     def _refuse(self, bad: BadMessage) -> None:
         body = f"{bad}\n".encode()

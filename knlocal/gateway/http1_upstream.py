@@ -44,10 +44,14 @@ class Http1Upstream(Writer, Exchange):
         self.used = False
         """An exchange was completed on it before: it may have been closed while idle."""
         self.idle_since = 0.0
+        self.on_arrival: Callable[[], object] | None = None
+        """Called instead of waking `response` when `head` or `error` is there, or an interim
+        answer."""
+        self.head: ResponseHead | None = None
+        self.error: UpstreamError | None = None
         self._active = False
         self._interim: deque[ResponseHead] = deque()
         self._arrival: asyncio.Future[None] | None = None
-        self._error: UpstreamError | None = None
         self._incoming: Incoming | None = None
         self._decoder: ChunkedDecoder | None = None
         self._buffer = b""
@@ -63,16 +67,7 @@ class Http1Upstream(Writer, Exchange):
         body: bytes | None,
         length: int | None,
     ) -> None:
-        self._active = True
-        self._method = method
-        self._head: ResponseHead | None = None
-        self._whole: bytes | None = None
-        self._incoming = None
-        self._ended = False
-        """All of the answer is here."""
-        self._sent = body is not None
-        """All of the request is out."""
-        self._chunked = False
+        self._begin(method, body is not None)
         lines = [f"{name}: {value}" for name, value in headers]
         lines[:0] = (f"{method} {target} HTTP/1.1", f"Host: {authority}")
         if length is not None:
@@ -82,6 +77,23 @@ class Http1Upstream(Writer, Exchange):
             lines.append("Transfer-Encoding: chunked")
         head = encode_head(lines)
         self.send(head + body if body else head)
+
+    def _begin(self, method: str, whole: bool) -> None:
+        self._active = True
+        self._method = method
+        self.head = None
+        self._whole: bytes | None = None
+        self._incoming = None
+        self._ended = False
+        """All of the answer is here."""
+        self._sent = whole
+        """All of the request is out."""
+        self._chunked = False
+
+    def send_raw(self, method: str, request: bytes) -> None:
+        """A whole request, head and body, ready to be sent."""
+        self._begin(method, True)
+        self.send(request)
 
     async def write(self, data: bytes) -> None:
         self._check()
@@ -102,10 +114,10 @@ class Http1Upstream(Writer, Exchange):
         while True:
             if self._interim:
                 return self._interim.popleft()
-            if self._head is not None:
-                return self._head
-            if self._error is not None:
-                raise self._error
+            if self.head is not None:
+                return self.head
+            if self.error is not None:
+                raise self.error
             self._arrival = self.loop.create_future()
             try:
                 await self._arrival
@@ -135,7 +147,7 @@ class Http1Upstream(Writer, Exchange):
         if not self._active:
             return
         self._active = False
-        head = self._head
+        head = self.head
         if (
             head is not None
             and self._ended
@@ -155,10 +167,10 @@ class Http1Upstream(Writer, Exchange):
         if not self._active:
             # An idle server that says something (408, most likely) is about to close.
             self.transport.abort()
-        elif self._head is None:
+        elif self.head is None:
             self._read_head(self._buffer + data if self._buffer else data)
         else:
-            self._read_body(self._head, data)
+            self._read_body(self.head, data)
 
     def _read_head(self, data: bytes) -> None:
         while True:
@@ -177,7 +189,7 @@ class Http1Upstream(Writer, Exchange):
             self._interim.append(head)
             self._arrived()
         self._buffer = b""
-        self._head = head
+        self.head = head
         length = head.length
         if head.status == 101:
             self._buffer = data
@@ -250,12 +262,12 @@ class Http1Upstream(Writer, Exchange):
         if not self._active or self._ended:
             return
         reason = f" ({exc})" if exc else ""
-        if self._head is None:
+        if self.head is None:
             if self.used and not self._buffer and not self._interim:
                 self._fail(UnansweredError(f"it closed the connection{reason}"))
             else:
                 self._fail(UpstreamError(f"it closed the connection before it answered{reason}"))
-        elif self._head.length == UNTIL_CLOSE and exc is None and self._incoming is not None:
+        elif self.head.length == UNTIL_CLOSE and exc is None and self._incoming is not None:
             self._ended = True
             self._incoming.end()
         else:
@@ -272,8 +284,8 @@ class Http1Upstream(Writer, Exchange):
             raise UpstreamError("it closed the connection while the request was sent")
 
     def _fail(self, error: UpstreamError) -> None:
-        if self._error is None:
-            self._error = error
+        if self.error is None:
+            self.error = error
         if self._incoming is not None:
             self._incoming.fail(error)
         self._arrived()
@@ -282,7 +294,9 @@ class Http1Upstream(Writer, Exchange):
 
     def _arrived(self) -> None:
         arrival = self._arrival
-        if arrival is not None and not arrival.done():
+        if self.on_arrival is not None:
+            self.on_arrival()
+        elif arrival is not None and not arrival.done():
             arrival.set_result(None)
 
 

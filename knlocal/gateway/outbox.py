@@ -10,8 +10,12 @@ requests a second again (benchmarks/README.md).
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
+from collections.abc import Callable
 from typing import Final, cast
+
+log = logging.getLogger(__name__)
 
 _BIG: Final = 64 * 1024
 """Bytes in one write that are not worth holding back."""
@@ -22,18 +26,38 @@ _MANY: Final = 32
 class Outbox:
     """The connections of one event loop that have something to send."""
 
-    __slots__ = ("__weakref__", "_loop", "_waiting")
+    __slots__ = ("__weakref__", "_before", "_loop", "_planned", "_waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._planned = False
         self._waiting: list[Writer] = []
+        self._before: list[Callable[[], object]] = []
 
     def add(self, writer: Writer) -> None:
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
         self._waiting.append(writer)
+        if not self._planned:
+            self._plan()
+
+    def before(self, callback: Callable[[], object]) -> None:
+        self._before.append(callback)
+        if not self._planned:
+            self._plan()
+
+    def _plan(self) -> None:
+        self._planned = True
+        self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        before = self._before
+        if before:
+            self._before = []
+            for callback in before:
+                try:
+                    callback()
+                except Exception:
+                    log.exception("%r failed", callback)
+        self._planned = False
         waiting = self._waiting
         self._waiting = []
         for writer in waiting:
@@ -50,6 +74,12 @@ def _outbox_of(loop: asyncio.AbstractEventLoop) -> Outbox:
     if found is None:
         found = _outboxes[loop] = Outbox(loop)
     return found
+
+
+def before_sending(callback: Callable[[], object]) -> None:
+    """Call `callback()` at the end of this pass of the event loop, before any connection sends: a
+    commit, say, that what is sent depends on. What it sends itself leaves with the rest."""
+    _outbox_of(asyncio.get_running_loop()).before(callback)
 
 
 class Writer(asyncio.Protocol):

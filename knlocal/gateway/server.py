@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl as ssl_module
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from knlocal.gateway.dispatch import dispatch
 from knlocal.gateway.http import Exposure, Request
 from knlocal.gateway.routes import RouteTable
 from knlocal.gateway.sniff import Sniffer
+
+log = logging.getLogger(__name__)
 
 
 class Address(NamedTuple):
@@ -73,6 +76,7 @@ class Gateway:
         """Open a listener (port 0 picks one). OSError when the address cannot be bound."""
         context = ServerContext(
             self.handle,
+            self.handle_at_once,
             exposure,
             "https" if ssl else "http",
             self._deadlines,
@@ -116,6 +120,20 @@ class Gateway:
         if self.journal_hook is None:
             return dispatch(self.routes, request)
         return self._recorded(request, self.journal_hook)
+
+    def handle_at_once(self, request: Request) -> bool:
+        """Let the route take a request that is all here, without a task; False when it does not."""
+        routes = self.routes
+        if routes.around is not None or self.journal_hook is not None:
+            return False
+        route = routes.find(request.host, request.exposure)
+        if route is None or route.at_once is None:
+            return False
+        try:
+            return route.at_once(request)
+        except Exception:
+            log.exception("the handler for %s failed", request.host)
+            return False
 
     async def _recorded(self, request: Request, hook: Callable[[RequestRecord], None]) -> None:
         began = self.clock.monotonic()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -114,16 +115,16 @@ class Journal:
         considered: Sequence[Considered],
         matched: Sequence[Considered],
         *,
+        at: datetime | None = None,
         parent: Trail | None = None,
         via: str = "",
         refused: str = "",
     ) -> Trail:
-        """An event came to a door: who was considered, who is to get it (all at once, or nobody
-        when the door `refused` it)."""
+        """An event came to a door (now, or `at`): who was considered, who is to get it (all at
+        once, or nobody when the door `refused` it)."""
         self._seq += 1
-        trail = Trail(
-            self._seq, self.clock.now(), door, event, considered, matched, parent, via, refused
-        )
+        at = at or self.clock.now()
+        trail = Trail(self._seq, at, door, event, considered, matched, parent, via, refused)
         self._trails.append(trail)
         self._bytes += trail.size
         self._index(trail)

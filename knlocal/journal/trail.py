@@ -109,6 +109,11 @@ class Trail:
         #: How many steps are on disk already; -1 for none of it.
         self.saved = -1
 
+    def refuse(self, why: str) -> None:
+        """The door did not take the event after all."""
+        self.refused = why
+        self.considered = self.matched = ()
+
     @property
     def size(self) -> int:
         """Bytes it takes, roughly."""

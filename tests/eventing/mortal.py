@@ -21,7 +21,7 @@ from knlocal.eventing.dispatcher import Dispatcher
 from knlocal.eventing.engines import DurableEngine
 from knlocal.eventing.ingress import BrokerIngress
 from knlocal.eventing.subscription import Subscription
-from knlocal.gateway import Gateway, HttpClient, Route, RouteTable
+from knlocal.gateway import Gateway, HttpClient, RouteTable
 from knlocal.journal import Door, Journal
 
 
@@ -36,7 +36,7 @@ async def live(port: int, database: Path, sink: str, stop: asyncio.Event) -> Non
     subscription = Subscription("t", "trigger default/t", "default", sink, policy=policy)
     await dispatcher.serve(door, [subscription], is_broker=True)
     ingress = BrokerIngress(lambda ns, name: dispatcher.exchange("Broker", ns, name))
-    routes.put("test", {"127.0.0.1": Route(ingress)})
+    routes.put("test", {"127.0.0.1": ingress.route})
     gateway = Gateway(routes, clock)
     await gateway.listen("127.0.0.1", port, "external")
     print("up", flush=True)

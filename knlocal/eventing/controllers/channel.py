@@ -7,7 +7,7 @@ from typing import Any
 
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
-from knlocal.eventing.addresses import HOST_URL, channel_service
+from knlocal.eventing.addresses import HOST_URL, ROUTED_BY, channel_service
 from knlocal.eventing.children import NotOwned, child, ensure
 from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.plane import CHANNEL, DURABLE, IN_MEMORY_CHANNEL, SUBSCRIPTION
@@ -192,4 +192,6 @@ def _service(channel: Obj) -> Obj:
             "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
         },
         labels={"messaging.knative.dev/role": "in-memory-channel"},
+        # Else the Service, which is there first after a restart, would take the name.
+        annotations={ROUTED_BY: "eventing"},
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from knlocal.events import Event
@@ -11,6 +12,10 @@ from knlocal.journal import Trail
 
 OVERHEAD = 1000
 """Bytes that a waiting event takes beside its data, roughly (measured in benchmarks/)."""
+
+
+Kept = Callable[[Exception | None], object]
+"""Called with None when an event counts as accepted, or with what kept it from being."""
 
 
 class Full(Exception):
@@ -60,22 +65,28 @@ class Queue(ABC):
     waiting until `done`.
     """
 
-    uid: str
-    depth: int
-    """Messages not done, those taken among them."""
+    def __init__(self, uid: str, depth: int = 0) -> None:
+        self.uid = uid
+        #: Messages not done, those taken among them.
+        self.depth = depth
+        self._idle: deque[Callable[[], object]] = deque()
 
     @abstractmethod
-    async def take(self) -> Message:
-        """The next message, when there is one."""
+    def take(self) -> Message | None:
+        """The next message; None when there is none."""
+
+    def when_filled(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, when there is something to take."""
+        self._idle.append(callback)
+
+    def filled(self) -> None:
+        if self._idle:
+            self._idle.popleft()()
 
     @abstractmethod
-    def take_now(self) -> Message | None:
-        """The next message if it is at hand; None does not mean that there is none."""
-
-    @abstractmethod
-    def done(self, message: Message) -> Awaitable[None] | None:
-        """The subscriber has dealt with `message`. What is returned must be awaited before the next
-        one is begun: until then a crash would deliver this one again."""
+    def done(self, message: Message) -> None:
+        """The subscriber has dealt with `message`. What is sent through the gateway's connections
+        after this leaves only when a crash would not deliver this one again."""
 
     @abstractmethod
     def position(self, message: Message) -> int:
@@ -106,9 +117,14 @@ class Engine(ABC):
     def known(self) -> list[str]:
         """Subscribers that something waits for, open or not."""
 
-    @abstractmethod
-    def accept(self, message: Message, queues: Sequence[Queue]) -> Awaitable[None] | None:
-        """Put a message into all queues or none: Full when one has no room.
+    def check(self, message: Message, queues: Sequence[Queue]) -> None:
+        """Full when one of the queues has no room for the message."""
+        limit = self.limits.messages
+        for queue in queues:
+            if queue.depth >= limit:
+                raise Full(f"{limit} events are waiting")
 
-        The event counts as accepted when the returned awaitable is done (at once when None).
-        """
+    @abstractmethod
+    def accept(self, message: Message, queues: Sequence[Queue], kept: Kept) -> None:
+        """Put a message, for which there is room, into all queues or none. `kept` is called when
+        it is as safe as this engine makes it, which may be at once."""

@@ -1,27 +1,28 @@
 """The durable engine: SQLite before 202, so that `kill -9` loses nothing.
 
 Everything that happened in one turn of the event loop is one transaction (group commit): a turn's
-new events and its finished deliveries. A commit writes to the file and does not wait for the disk,
-so it survives the death of the daemon; a thread of its own moves the log into the database and
-waits for the disk (`synchronous = NORMAL`), so that a power cut costs at most the last moments.
+new events and its finished deliveries, before anything is sent that depends on it. A commit writes
+to the file and does not wait for the disk, so it survives the death of the daemon; a thread of its
+own moves the log into the database and waits for the disk (`synchronous = NORMAL`), so that a power
+cut costs at most the last moments.
 
 A queue keeps a window of its messages in memory and reads the rest when it gets there.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 
-from knlocal.eventing.engines.base import Engine, Full, Limits, Message, Queue
+from knlocal.eventing.engines.base import Engine, Kept, Limits, Message, Queue
 from knlocal.events import Event
+from knlocal.gateway.outbox import before_sending
 from knlocal.store.database import StateError
 
 log = logging.getLogger(__name__)
@@ -35,14 +36,12 @@ CHECKPOINT_EVERY = 1_000
 
 class DurableQueue(Queue):
     def __init__(self, uid: str, engine: DurableEngine, depth: int) -> None:
-        self.uid = uid
-        self.depth = depth
+        super().__init__(uid, depth)
         self._engine = engine
         self._window: deque[Message] = deque()
         #: Messages behind the window, on disk only.
         self._behind = depth
         self._last = 0
-        self._takers: deque[asyncio.Future[None]] = deque()
         self.closed = False
 
     def put(self, message: Message) -> None:
@@ -52,27 +51,12 @@ class DurableQueue(Queue):
         else:
             self._window.append(message)
             self._last = message.key
-        self.wake()
+        self.filled()
 
-    def wake(self) -> None:
-        while self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
-                break
-
-    def take_now(self) -> Message | None:
+    def take(self) -> Message | None:
+        if not self._window and self._behind:
+            self._read_on()
         return self._window.popleft() if self._window else None
-
-    async def take(self) -> Message:
-        while True:
-            if not self._window and self._behind:
-                self._read_on()
-            if self._window:
-                return self._window.popleft()
-            taker = asyncio.get_running_loop().create_future()
-            self._takers.append(taker)
-            await taker
 
     def _read_on(self) -> None:
         messages = self._engine.read(self.uid, self._last, WINDOW)
@@ -82,8 +66,6 @@ class DurableQueue(Queue):
             self._last = messages[-1].key
 
     def done(self, message: Message) -> None:
-        # Not waited for: the commit is the next thing that the event loop does, and what the worker
-        # sends meanwhile leaves after it (connections send at the end of a turn).
         if not self.closed:
             self.depth -= 1
             self._engine.finished(self.uid, message)
@@ -108,9 +90,9 @@ class DurableEngine(Engine):
         #: How many subscribers have not dealt with each message on disk.
         self._left: dict[int, int] = {}
         self._next = 1
-        self._accepted: list[tuple[Message, Sequence[Queue], bytes]] = []
+        self._accepted: list[tuple[Message, Sequence[Queue], bytes, Kept]] = []
         self._finished: list[tuple[str, int]] = []
-        self._commit: asyncio.Future[None] | None = None
+        self._planned = False
         self._commits = 0
         self._checkpoint: threading.Thread | None = None
 
@@ -174,18 +156,15 @@ class DurableEngine(Engine):
     def known(self) -> list[str]:
         return [uid for (uid,) in self._db.execute("SELECT DISTINCT uid FROM pending")]
 
-    def accept(self, message: Message, queues: Sequence[Queue]) -> Awaitable[None] | None:
+    def accept(self, message: Message, queues: Sequence[Queue], kept: Kept) -> None:
         if not queues:
-            return None
-        limit = self.limits.messages
-        for queue in queues:
-            if queue.depth >= limit:
-                raise Full(f"{limit} events are waiting")
+            kept(None)
+            return
         message.key = self._next
         self._next += 1
         self._left[message.key] = len(queues)
-        self._accepted.append((message, queues, _pack(message)))
-        return asyncio.shield(self._plan())
+        self._accepted.append((message, queues, _pack(message), kept))
+        self._plan()
 
     def finished(self, uid: str, message: Message) -> None:
         """A subscriber is done with a message; the next commit says so."""
@@ -212,56 +191,53 @@ class DurableEngine(Engine):
 
     # -- group commit -------------------------------------------------------------------------
 
-    def _plan(self) -> asyncio.Future[None]:
-        if self._commit is None:
-            loop = asyncio.get_running_loop()
-            self._commit = loop.create_future()
-            loop.call_soon(self._write)
-        return self._commit
+    def _plan(self) -> None:
+        if not self._planned:
+            self._planned = True
+            before_sending(self._write)
 
     def _write(self) -> None:
-        commit, self._commit = self._commit, None
+        self._planned = False
         accepted, self._accepted = self._accepted, []
         finished, self._finished = self._finished, []
-        if accepted or finished:
-            try:
-                self._transaction(accepted, finished)
-            except BaseException as error:
-                if commit is not None and not commit.done():
-                    commit.set_exception(error)
-                    return
-                raise
-            for message, queues, _ in accepted:
-                for queue in queues:
-                    assert isinstance(queue, DurableQueue)
-                    queue.put(message)
-        if commit is not None and not commit.done():
-            commit.set_result(None)
+        if not (accepted or finished):
+            return
+        try:
+            self._transaction(accepted, finished)
+        except sqlite3.Error as error:
+            log.error("cannot write to the file of durable events %s: %s", self._path, error)
+            # Delivered once more after a restart, unless the next commit succeeds.
+            self._finished[:0] = finished
+            for message, _, _, kept in accepted:
+                self._left.pop(message.key, None)
+                kept(error)
+            return
+        for message, queues, _, kept in accepted:
+            for queue in queues:
+                assert isinstance(queue, DurableQueue)
+                queue.put(message)
+            kept(None)
 
     def _transaction(
         self,
-        accepted: list[tuple[Message, Sequence[Queue], bytes]],
+        accepted: list[tuple[Message, Sequence[Queue], bytes, Kept]],
         finished: list[tuple[str, int]],
     ) -> None:
-        emptied = []
+        left: dict[int, int] = {}
         for _, key in finished:
-            left = self._left.get(key, 1) - 1
-            if left > 0:
-                self._left[key] = left
-            else:
-                self._left.pop(key, None)
-                emptied.append((key,))
+            left[key] = left.get(key, self._left.get(key, 1)) - 1
+        emptied = [(key,) for key, subscribers in left.items() if subscribers <= 0]
         database = self._db
         database.execute("BEGIN")
         try:
             if accepted:
                 database.executemany(
                     "INSERT INTO messages VALUES (?, ?)",
-                    [(message.key, body) for message, _, body in accepted],
+                    [(message.key, body) for message, _, body, _ in accepted],
                 )
                 database.executemany(
                     "INSERT INTO pending VALUES (?, ?)",
-                    [(q.uid, message.key) for message, queues, _ in accepted for q in queues],
+                    [(q.uid, message.key) for message, queues, _, _ in accepted for q in queues],
                 )
             if finished:
                 database.executemany("DELETE FROM pending WHERE uid = ? AND key = ?", finished)
@@ -271,6 +247,9 @@ class DurableEngine(Engine):
             database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
+        self._left.update(left)
+        for (key,) in emptied:
+            del self._left[key]
         self._commits += 1
         if self._commits >= CHECKPOINT_EVERY:
             self._start_checkpoint()

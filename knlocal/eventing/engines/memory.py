@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
-from knlocal.eventing.engines.base import Engine, Full, Limits, Message, Queue
+from knlocal.eventing.engines.base import Engine, Full, Kept, Limits, Message, Queue
 
 
 class MemoryQueue(Queue):
     def __init__(self, uid: str, engine: MemoryEngine) -> None:
-        self.uid = uid
-        self.depth = 0
+        super().__init__(uid)
         self._engine = engine
         self._waiting: deque[Message] = deque()
-        self._takers: deque[asyncio.Future[None]] = deque()
         self.closed = False
 
     def put(self, message: Message) -> None:
         self.depth += 1
         self._waiting.append(message)
-        while self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
-                break
+        if self._idle:
+            self.filled()
 
-    def take_now(self) -> Message | None:
+    def take(self) -> Message | None:
         return self._waiting.popleft() if self._waiting else None
-
-    async def take(self) -> Message:
-        while not self._waiting:
-            taker = asyncio.get_running_loop().create_future()
-            self._takers.append(taker)
-            await taker
-        return self._waiting.popleft()
 
     def done(self, message: Message) -> None:
         if not self.closed:
@@ -80,19 +67,19 @@ class MemoryEngine(Engine):
     def known(self) -> list[str]:
         return [uid for uid, queue in self._queues.items() if queue.depth]
 
-    def accept(self, message: Message, queues: Sequence[Queue]) -> Awaitable[None] | None:
-        limit = self.limits.messages
-        for queue in queues:
-            if queue.depth >= limit:
-                raise Full(f"{limit} events are waiting")
+    def check(self, message: Message, queues: Sequence[Queue]) -> None:
+        super().check(message, queues)
         if self.used + message.size > self.limits.memory:
             raise Full(f"waiting events take {self.used >> 20} MiB, and may take no more")
+
+    def accept(self, message: Message, queues: Sequence[Queue], kept: Kept) -> None:
         message.left = len(queues)
-        self.used += message.size
+        if queues:
+            self.used += message.size
         for queue in queues:
             assert isinstance(queue, MemoryQueue)
             queue.put(message)
-        return None
+        kept(None)
 
     def release(self, message: Message) -> None:
         message.left -= 1
