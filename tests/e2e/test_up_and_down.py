@@ -1,5 +1,6 @@
 """A project from `up` to `down`, through crashes and mistakes."""
 
+import http.client
 import os
 import re
 import shutil
@@ -61,6 +62,36 @@ def test_a_killed_daemon_comes_back_knowing_everything(knlocal: Knlocal) -> None
     assert knlocal.objects("configmap", "mine")[0]["data"] == {"a": "b"}
     knlocal("down")
     assert knlocal.left() == []
+
+
+def test_channels_still_take_events_after_a_restart(knlocal: Knlocal) -> None:
+    knlocal.write("")
+    knlocal("up", "-d")
+    manifest = "apiVersion: messaging.knative.dev/v1\nkind: Channel\nmetadata: {name: c}\n"
+    knlocal("apply", "-f", "-", feed=manifest)
+    for _ in range(2):
+        knlocal.until(lambda: _post_event(knlocal, "c-kn-channel.default.svc.cluster.local") == 202)
+        knlocal("down")
+        knlocal("up", "-d")
+    assert _post_event(knlocal, "c-kn-channel.default.svc.cluster.local") == 202
+
+
+def _post_event(knlocal: Knlocal, host: str) -> int:
+    """The answer's status, at the door for containers."""
+    headers = {
+        "Host": host,
+        "ce-specversion": "1.0",
+        "ce-id": "1",
+        "ce-source": "/s",
+        "ce-type": "t",
+    }
+    door, port = knlocal.card["internal"].rsplit(":", 1)
+    connection = http.client.HTTPConnection(door, int(port), timeout=10)
+    try:
+        connection.request("POST", "/", b"x", headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def test_what_a_killed_daemon_left_behind_goes_with_down(knlocal: Knlocal) -> None:
