@@ -177,6 +177,7 @@ class RevisionController(Controller):
         if wanted > 0:
             _take_progress(deployment, conditions)
             if not status_of(deployment).get("availableReplicas"):
+                _tell_waiting(conditions, "")
                 failing = self._diagnose(deployment, conditions)
         if status_of(deployment).get("readyReplicas"):
             conditions.true("ContainerHealthy")
@@ -220,6 +221,8 @@ class RevisionController(Controller):
                     "ResourcesAvailable", waiting.get("reason", ""), waiting.get("message", "")
                 )
                 return f"{waiting.get('reason', '')}: {waiting.get('message', '')}"
+            if waiting and waiting.get("message"):
+                _tell_waiting(conditions, f"{waiting.get('reason', '')}: {waiting['message']}")
         return ""
 
     def _images(self, revision: Obj) -> None:
@@ -312,6 +315,7 @@ def take_autoscaler_status(autoscaler: Obj, status: Obj, conditions: Conditions)
         conditions.true("ContainerHealthy")
     elif (
         ready["status"] == "False"
+        and ready.get("reason") == "TimedOut"  # NoTraffic is just idle (initial scale 0)
         and initialized != "True"
         and not unavailable
         and about.get("serviceName")
@@ -372,6 +376,14 @@ def _take_progress(deployment: Obj, conditions: Conditions) -> None:
     known = conditions.get("ResourcesAvailable") or {}
     if progressing.get("status") == "True" and known.get("status") == "False":
         conditions.unknown("ResourcesAvailable", "Deploying")
+
+
+def _tell_waiting(conditions: Conditions, message: str) -> None:
+    """What a revision that is still being deployed waits for. Knative says nothing until the
+    progress deadline has passed; that it is not known yet whether it will work stays so here."""
+    known = conditions.get("ResourcesAvailable") or {}
+    if known.get("reason") == "Deploying" and known.get("message", "") != message:
+        conditions.unknown("ResourcesAvailable", "Deploying", message)
 
 
 def _timed_out(deployment: Obj) -> bool:

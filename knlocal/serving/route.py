@@ -15,6 +15,7 @@ from knlocal.control.controller import Controller, Requeue, Watching
 from knlocal.control.events import EventRecorder
 from knlocal.gateway import Route as GatewayRoute
 from knlocal.gateway import RouteTable
+from knlocal.gateway.routes import INSIDE
 from knlocal.resources import duration
 from knlocal.resources.base import (
     Key,
@@ -30,7 +31,7 @@ from knlocal.resources.base import (
 )
 from knlocal.resources.gotemplate import TemplateError
 from knlocal.serving.activator.registry import Activator
-from knlocal.serving.activator.route import HostHandler, Split
+from knlocal.serving.activator.route import HostHandler, Split, not_ready
 from knlocal.serving.children import NotOwned
 from knlocal.serving.config import Config, is_config
 from knlocal.serving.hosts import HostName, Ports, host_name, internal_url, url_of
@@ -49,7 +50,7 @@ from knlocal.serving.kinds import (
     VISIBILITY_LABEL,
 )
 from knlocal.serving.rollout import SECOND, Rollout
-from knlocal.serving.traffic import BadTarget, RevisionTarget, Traffic, resolve
+from knlocal.serving.traffic import BadTarget, RevisionTarget, Traffic, resolve, why_not_ready
 from knlocal.store.store import Store
 
 CONDITIONS = ("AllTrafficAssigned", "CertificateProvisioned", "IngressReady")
@@ -104,6 +105,8 @@ class RouteController(Controller):
         try:
             requeue = self._serve(route, status, conditions)
         except NotOwned as foreign:
+            if key not in self._serving:
+                self._routes.remove(owner_of(key))  # the name is somebody else's
             conditions.false(
                 "IngressReady",
                 "NotOwned",
@@ -126,7 +129,7 @@ class RouteController(Controller):
         traffic = resolve(route, self.store)
         if isinstance(traffic, BadTarget):
             self._show_bad_target(traffic, conditions)
-            self._keep_serving(route, status)
+            self._keep_serving(route, status, traffic)
             return None
         conditions.true("AllTrafficAssigned")
         names = {tag: self._name(route, tag) for tag in sorted({"", *traffic.by_tag})}
@@ -230,7 +233,7 @@ class RouteController(Controller):
                 by_tag[tag], tag=tag, by_tag=others, tag_header_routing=tag_header
             ).handle
             for host in split.name.internal_names:
-                table[host] = GatewayRoute(handler, frozenset({"internal"}))
+                table[host] = GatewayRoute(handler, INSIDE)
             if split.name.external:
                 table[split.name.external] = GatewayRoute(handler)
         self._routes.put(owner_of(key_of(route)), table)
@@ -239,10 +242,13 @@ class RouteController(Controller):
     def _backends(self, namespace: str, split: TagSplit) -> Split:
         return [(self._activator.revision(namespace, name), share) for name, share in split.shares]
 
-    def _keep_serving(self, route: Obj, status: Obj) -> None:
+    def _keep_serving(self, route: Obj, status: Obj, bad: BadTarget) -> None:
         """A bad target changes nothing (behaviour B96): after a restart that means to serve again
         what the status says was served."""
-        if key_of(route) in self._serving or not status.get("traffic"):
+        if key_of(route) in self._serving:
+            return
+        if not status.get("traffic"):
+            self._tell_not_ready(route, bad)
             return
         shares: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for target in status["traffic"]:
@@ -253,6 +259,15 @@ class RouteController(Controller):
         self._apply(
             route, [TagSplit(self._name(route, tag), tuple(s)) for tag, s in shares.items()]
         )
+
+    def _tell_not_ready(self, route: Obj, bad: BadTarget) -> None:
+        """404, as for any host that is not served, but with why this one is not yet."""
+        name = self._name(route, "")
+        handler = not_ready(key_of(route), why_not_ready(route, bad, self.store))
+        table = {host: GatewayRoute(handler, INSIDE) for host in name.internal_names}
+        if name.external:
+            table[name.external] = GatewayRoute(handler)
+        self._routes.put(owner_of(key_of(route)), table)
 
     def _stop_serving(self, key: Key) -> None:
         self._routes.remove(owner_of(key))

@@ -138,6 +138,16 @@ def _consolidated(targets: list[RevisionTarget]) -> list[RevisionTarget]:
     return [replace(result[0], percent=100)] if len(result) == 1 else result
 
 
+def why_not_ready(route: Obj, bad: BadTarget, store: Store) -> str:
+    """What is wrong, and with the latest revision if that is it: for people."""
+    reasons = [bad.message]
+    for target in spec_of(route).get("traffic") or ():
+        name = target.get("configurationName") or ""
+        configuration = store.find(CONFIGURATION, route["metadata"]["namespace"], name)
+        reasons.append((find_condition(configuration) or {}).get("message", ""))
+    return "\n".join(dict.fromkeys(reason for reason in reasons if reason))
+
+
 # -- what may be wrong (route_lifecycle.go, traffic/errors.go) ------------------------------------
 
 

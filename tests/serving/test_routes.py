@@ -172,6 +172,27 @@ async def test_a_bad_target_changes_nothing_and_says_why(
     assert (await world.get("http://own.default.svc.cluster.local")).status == 200
 
 
+async def test_a_host_that_serves_nothing_yet_is_404_and_says_why(world: World) -> None:
+    world.digests.missing.add("gone:1")
+    await world.apply(service(image="gone:1"))
+    for url in ("http://hello.default.localhost", "http://hello.default.svc.cluster.local"):
+        answer = await world.get(url)
+        assert answer.status == 404
+        assert b"default/hello is not ready" in answer.body
+        assert b'Unable to fetch image "gone:1"' in answer.body
+    await world.apply(service(image="demo:2"))
+    assert (await world.get()).status == 200
+
+
+async def test_a_cluster_local_route_tells_outsiders_nothing(world: World) -> None:
+    world.workloads.holding = True
+    await world.apply(service(labels={VISIBILITY_LABEL: "cluster-local"}))
+    assert not host(world, "hello.default.localhost")
+    assert not host(world, "hello.default.svc.cluster.local")
+    answer = await world.get()
+    assert (answer.status, b"is waiting for a Revision" in answer.body) == (404, True)
+
+
 async def test_a_route_recovers_when_its_missing_target_appears(world: World) -> None:
     await world.apply(
         {

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from knlocal.control.conditions import find_condition
 from knlocal.resources.base import Key, Obj
 from knlocal.serving.kinds import (
     CONFIGURATION,
@@ -244,6 +245,30 @@ async def test_a_crashing_container_shows_its_exit_code_and_last_words(world: Wo
     assert message == (
         'Revision "hello-00001" failed with message: Container failed with: no database.'
     )
+
+
+async def test_what_a_pod_waits_for_is_told_while_nothing_is_known(world: World) -> None:
+    world.workloads.waiting = ("ErrImagePull", "no such host")
+    await world.apply(service())
+    ready = find_condition(world.revision())
+    assert ready is not None
+    assert (ready["status"], ready["reason"]) == ("Unknown", "Deploying")
+    assert ready["message"] == "ErrImagePull: no such host"
+    world.workloads.release()
+    await world.settled()
+    assert conditions(world.revision())["Ready"] == "True"
+
+
+async def test_what_a_pod_waits_for_is_the_reason_once_the_deadline_has_passed(
+    world: World,
+) -> None:
+    world.workloads.waiting = ("ErrImagePull", "no such host")
+    world.workloads.stuck = True
+    await world.apply(service())
+    assert conditions(world.revision())["ResourcesAvailable"] == "False ErrImagePull"
+    assert conditions(world.service())["ConfigurationsReady"] == "False RevisionFailed"
+    await world.clock.advance(60)
+    assert conditions(world.revision())["Ready"] == "False ErrImagePull"
 
 
 async def test_images_become_digests_in_the_pods(world: World) -> None:

@@ -103,6 +103,8 @@ class FakeWorkloads(Controller):
         """New pods do not become ready until `release`."""
         self.crashing: str | None = None
         """What new pods die of."""
+        self.waiting: tuple[str, str] | None = None
+        """What keeps the containers of new pods from starting: reason and message."""
         self.unreachable = False
         """Nobody knows where pods are (as right after a restart)."""
         self.stuck = False
@@ -170,6 +172,10 @@ class FakeWorkloads(Controller):
         await server.start()
         if self.crashing is not None:
             self._set(pod, {"phase": "Running", "containerStatuses": [_crashed(self.crashing)]})
+        elif self.waiting is not None:
+            reason, message = self.waiting
+            state = {"waiting": {"reason": reason, "message": message}}
+            self._set(pod, {"phase": "Pending", "containerStatuses": [_container(state)]})
         elif not self.holding:
             self.make_ready(pod)
 
@@ -235,14 +241,19 @@ async def _hello(_path: str, _headers: dict[str, str]) -> tuple[int, str]:
 
 
 def _crashed(message: str) -> Obj:
+    ended = {"exitCode": 5, "message": message, "reason": "Error"}
+    crashed = _container({"waiting": {"reason": "CrashLoopBackOff"}}, restarts=1)
+    return crashed | {"lastState": {"terminated": ended}}
+
+
+def _container(state: Obj, restarts: int = 0) -> Obj:
     return {
         "name": "user-container",
         "ready": False,
-        "restartCount": 1,
+        "restartCount": restarts,
         "image": "x",
         "imageID": "x",
-        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-        "lastState": {"terminated": {"exitCode": 5, "message": message, "reason": "Error"}},
+        "state": state,
     }
 
 

@@ -10,11 +10,14 @@ from typing import Final
 
 from multidict import istr
 
-from knlocal.gateway import Request
+from knlocal.gateway import Handler, Request
+from knlocal.resources.base import Key
 from knlocal.serving.activator.revision import RevisionBackend
 
 TAG: Final = istr("Knative-Serving-Tag")
 DEFAULT_ROUTE: Final = istr("Knative-Serving-Default-Route")
+
+PLAIN_TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 
 Split = Sequence[tuple[RevisionBackend, int]]
 """Revisions with their shares; only their proportion matters."""
@@ -81,6 +84,16 @@ class HostHandler:
             targets, set_headers = self._by_tag[tag], self._tag_headers[tag]
         revision = targets.pick()
         if revision is None:
-            await request.respond(404, [("Content-Type", "text/plain")], "404 page not found\n")
+            await request.respond(404, PLAIN_TEXT, "404 page not found\n")
             return
         await revision.serve(request, set_headers)
+
+
+def not_ready(route: Key, why: str) -> Handler:
+    """Answers the hosts of a Route that serves nothing yet: 404, and what it waits for."""
+    text = f"404: {route.namespace}/{route.name} is not ready\n{why}\n"
+
+    async def handle(request: Request) -> None:
+        await request.respond(404, PLAIN_TEXT, text)
+
+    return handle
