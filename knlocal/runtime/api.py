@@ -147,7 +147,8 @@ class ContainerEvent:
     id: PodId
     container: str
     """"" for the sandbox."""
-    what: Literal["started", "exited", "oom", "removed"]
+    what: Literal["started", "exited", "oom", "removed", "paused", "unpaused"]
+    """The last two only where someone else than knlocal can do it (an engine)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +220,13 @@ class Runtime(ABC):
     @abstractmethod
     async def prepare(self, plan: PodPlan) -> PodState:
         """Make the sandbox (running) and all containers (created, not started)."""
+
+    async def hold(self, plan: PodPlan, container: str, late: str) -> bool:
+        """Prepare a pod, and start one container as far as that goes without its program: what
+        is mounted at `late` is decided by the plan that `start_container` is given. A plan that
+        differs in more has the container made anew. False (and nothing made) where this runtime
+        has no way to do that."""
+        return False
 
     @abstractmethod
     async def start_container(self, plan: PodPlan, container: str) -> ContainerState:

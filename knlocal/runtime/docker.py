@@ -153,8 +153,7 @@ class DockerRuntime(Runtime):
     # -- pods ---------------------------------------------------------------------------------
 
     async def prepare(self, plan: PodPlan) -> PodState:
-        pod = self._pods.make(plan.id)
-        await self._unbroken(self._ensure(pod, plan))
+        pod = await self._unbroken(self._ensure(plan))
         states = (
             [await self.inspect(plan.id)] if any(c.ran for c in pod.containers.values()) else []
         )
@@ -165,10 +164,12 @@ class DockerRuntime(Runtime):
         }
         return PodState(plan.id, pod.ip, made, plan.labels)
 
-    async def _ensure(self, pod: HeldPod, plan: PodPlan) -> None:
+    async def _ensure(self, plan: PodPlan) -> HeldPod:
+        pod = self._pods.make(plan.id)
         async with pod.lock:
             self._pods.check(pod)
             await self._maker.ensure_pod(pod, plan)
+        return pod
 
     async def start_container(self, plan: PodPlan, container: str) -> ContainerState:
         one, role = _planned(plan, container)

@@ -27,12 +27,14 @@ _CREATED, _RUNNING, _EXITED, _REMOVED = range(4)
 _RANKS = {"running": _RUNNING, "paused": _RUNNING, "restarting": _RUNNING, "created": _CREATED}
 _ACTIONS = {"start": _RUNNING, "die": _EXITED, "destroy": _REMOVED}
 _WORDS = {_RUNNING: "started", _EXITED: "exited", _REMOVED: "removed"}
+_PAUSES = {"pause": "paused", "unpause": "unpaused"}
 
 
 @dataclass
 class _Known:
     tag: labels.Tag
     rank: int
+    paused: bool = False
 
 
 class EventFeed:
@@ -61,7 +63,7 @@ class EventFeed:
         wanted = {
             "type": ["container"],
             "label": [f"{labels.PROJECT}={self._project}"],
-            "event": [*_ACTIONS, "oom"],
+            "event": [*_ACTIONS, *_PAUSES, "oom"],
         }
         async with self._engine.stream("GET", "/events", params={"filters": wanted}) as body:
             for event in await self._differences():
@@ -86,9 +88,10 @@ class EventFeed:
                 continue
             seen.add(one["Id"])
             rank = _RANKS.get(str(one.get("State")), _EXITED)
-            event = self._move(one["Id"], tag, rank)
-            if event is not None and not first:
-                events.append(event)
+            moved = self._move(one["Id"], tag, rank)
+            paused = self._pause(one["Id"], tag, one.get("State") == "paused")
+            if not first:
+                events += [event for event in (moved, paused) if event is not None]
         for gone in self._known.keys() - seen:
             if event := self._move(gone, self._known[gone].tag, _REMOVED):
                 events.append(event)
@@ -103,6 +106,8 @@ class EventFeed:
             return None
         if action == "oom":
             return ContainerEvent(tag.id, tag.container, "oom")
+        if action in _PAUSES:
+            return self._pause(container_id, tag, action == "pause")
         return self._move(container_id, tag, _ACTIONS[action]) if action in _ACTIONS else None
 
     def _move(self, container_id: str, tag: labels.Tag, rank: int) -> ContainerEvent | None:
@@ -117,6 +122,13 @@ class EventFeed:
         if rank == _REMOVED:
             del self._known[container_id]
             self._gone.append(container_id)
-            if not self._is_current(tag, container_id):
-                return None
+        if rank >= _EXITED and not self._is_current(tag, container_id):
+            return None
         return ContainerEvent(tag.id, tag.container, _WORDS[rank])  # type: ignore[arg-type]
+
+    def _pause(self, container_id: str, tag: labels.Tag, paused: bool) -> ContainerEvent | None:
+        known = (self._known or {}).get(container_id)
+        if known is None or known.paused == paused:
+            return None
+        known.paused = paused
+        return ContainerEvent(tag.id, tag.container, "paused" if paused else "unpaused")

@@ -33,6 +33,8 @@ class Container:
     ready: bool = False
     started: bool = False
     """The startup probe (if any) has passed."""
+    paused: bool = False
+    """Someone paused it behind our back: it cannot answer."""
     failed_at: float = 0.0
     """When it ended last: seconds on the policy clock."""
     start_at: float = 0.0
@@ -62,7 +64,7 @@ class Container:
         if self.terminated is not None:
             self.last_terminated, self.terminated = self.terminated, None
         self.started_at = None
-        self.ready = self.started = False
+        self.ready = self.started = self.paused = False
         self.waiting = (reason, message)
 
     def run(self, state: ContainerState, at: datetime) -> None:
@@ -89,7 +91,7 @@ class Container:
             "containerID": self.container_id,
         }
         self.waiting = self.started_at = None
-        self.ready = self.started = False
+        self.ready = self.started = self.paused = False
         self.failed_at = now
         self.backoff.failed(now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -49,6 +50,8 @@ log = logging.getLogger(__name__)
 #: Seconds (real time) between two looks at whether the engine answers: while it does, while not.
 _CHECK_SECONDS = 10.0
 _RETURN_SECONDS = 0.5
+#: Checks between two looks at every pod, so that nothing stays unseen for long.
+_CHECKS_PER_LOOK = 6
 #: Seconds (real time) that looks under way get when the daemon stops.
 _STOP_SECONDS = 10.0
 #: Times that `shutdown` makes sure that nothing is left.
@@ -297,12 +300,14 @@ class Kubelet(Controller):
 
     async def _watch_engine(self) -> None:
         clock = self.node.machine_clock
-        while True:
+        for check in itertools.count(1):
             with contextlib.suppress(TimeoutError):
                 await clock.wait_for(self._lost.wait(), _CHECK_SECONDS)
             if await self._answers():
                 if self._lost.is_set():
                     await self._engine_returned()
+                elif check % _CHECKS_PER_LOOK == 0:
+                    self._look_at_all()
             else:
                 self._engine_lost()
                 await clock.sleep(_RETURN_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from knlocal.runtime.api import ContainerState, EngineUnavailable, RuntimeFailure
+from knlocal.runtime.api import ContainerState, EngineUnavailable, PodState, RuntimeFailure
 from knlocal.workloads.containers import Container
 from knlocal.workloads.podprobing import PodProbing
 from knlocal.workloads.podrun import PodRun
@@ -37,6 +37,9 @@ class PodObserver:
         if state is None:
             run.plan = None
         run.state = state
+        if state is not None and not state.ip and _any_runs(state):
+            self.sandbox_lost()  # someone took it off its network (kubelet: "no IP address")
+            return
         for container in run.containers:
             if container.role != "shown" and not container.busy:
                 await self._compare(
@@ -61,17 +64,17 @@ class PodObserver:
     def sandbox_lost(self) -> None:
         """Someone removed the sandbox: the containers have no network; all start afresh."""
         run = self._run
-        if run.state is None:
+        if run.state is None or run.is_clearing:
             return
         run.state = run.plan = None
         message = "Pod sandbox changed, it will be killed and re-created."
         run.recorder.normal(run.pod, "SandboxChanged", message)
         self._probing.stop_all()
         under_way = [c.operation for c in run.containers if c.busy and c.operation]
-        clearing = run.spawn(self._clear(under_way))
+        run.clearing = run.spawn(self._clear(under_way))
         for container in run.containers:
             if container.role != "shown":
-                container.operation = clearing
+                container.operation = run.clearing
 
     # -- one container ------------------------------------------------------------------------
 
@@ -83,6 +86,8 @@ class PodObserver:
                 self._vanished(container)
             elif not runs:
                 await self._ended(container, seen)
+            elif container.paused != (seen.state == "paused"):
+                self._paused(container, seen)
             else:
                 self._probing.resume(container)
         elif container.waiting is not None and seen is not None:
@@ -93,6 +98,20 @@ class PodObserver:
                 container.started_at = run.node.on_policy_clock(seen.started_at)
                 container.container_id = seen.container_id
                 await self._ended(container, seen)
+
+    def _paused(self, container: Container, seen: ContainerState) -> None:
+        """The engine's own pause: Kubernetes has no word for it, but such a container answers
+        nobody. It is not ready until it goes on."""
+        container.paused = seen.state == "paused"
+        if container.paused:
+            container.ready = False
+            self._run.recorder.warning(
+                self._run.pod,
+                "Unhealthy",
+                f"Container {container.name} is paused; to go on: docker unpause "
+                f"{seen.container_id[:12]}",
+            )
+        self._probing.begin(container)
 
     async def _ended(self, container: Container, seen: ContainerState) -> None:
         run = self._run
@@ -123,10 +142,16 @@ class PodObserver:
         run = self._run
         if under_way:
             await asyncio.wait(under_way, timeout=_SETTLE_SECONDS)
-        try:
-            await run.node.runtime.remove(run.id)
-        except RuntimeFailure as error:
-            log.debug("cannot clear pod %s: %s", run.id.name, error)
+        async with run.setting_up:
+            try:
+                await run.node.runtime.remove(run.id)
+            except RuntimeFailure as error:
+                log.debug("cannot clear pod %s: %s", run.id.name, error)
+            run.state = run.plan = None  # whatever was under way may have seen the rest
         for container in run.containers:
             if container.running and container.role != "shown":
                 self._vanished(container)
+
+
+def _any_runs(state: PodState) -> bool:
+    return any(one.state in ("running", "paused") for one in state.containers.values())

@@ -31,13 +31,17 @@ class PodProbing:
         self._probers: dict[str, Prober] = {}
 
     def begin(self, container: Container) -> None:
-        """Probe a container that runs; without probes it is ready at once."""
+        """Probe a container that runs; without probes it is ready at once. Of one that is paused
+        only whether it lives is asked."""
         self.stop(container)
         if container.role == "init":
             return
         probes = self._probes(container)
-        if probes == Probes():
+        if container.paused:
+            probes = Probes(liveness=probes.liveness if container.started else None)
+        elif probes == Probes():
             container.started = container.ready = True
+        if probes == Probes():
             return
         run = self._run
         verdicts = Verdicts(
@@ -129,6 +133,10 @@ class PodProbing:
             self._run.publish()
 
     def _ready(self, container: Container, ready: bool) -> None:
-        if container.running:
-            container.ready = ready
-            self._run.publish()
+        if not container.running:
+            return
+        lost = container.ready and not ready
+        container.ready = ready and not container.paused
+        self._run.publish()
+        if lost:
+            self._run.look()  # perhaps it is not the program's fault

@@ -40,11 +40,19 @@ class PodRun:
         self.failure: tuple[str, str] | None = _stored_failure(pod)
         """Reason and message that end the pod as Failed, whatever its containers do."""
         self.tasks: set[asyncio.Task[None]] = set()
+        self.setting_up = asyncio.Lock()
+        """Held while sandbox and containers are made, or what is left of them is removed."""
+        self.clearing: asyncio.Task[None] | None = None
+        """What is left of a lost sandbox is being removed."""
         self._told_problem = ""
 
     @property
     def is_set_up(self) -> bool:
         return self.plan is not None and self.state is not None
+
+    @property
+    def is_clearing(self) -> bool:
+        return self.clearing is not None and not self.clearing.done()
 
     @property
     def phase(self) -> str:
@@ -112,6 +120,11 @@ class PodRun:
     def poke(self) -> None:
         """Have the pod looked at."""
         self.node.poke(self.key)
+
+    def look(self) -> None:
+        """Have the engine asked what is so."""
+        self.must_look = True
+        self.poke()
 
     def operate(self, container: Container, work: Coroutine[Any, Any, None]) -> None:
         """Do something with a container that takes a while; nothing else is done with it then."""

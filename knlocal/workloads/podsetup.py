@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import replace
 
@@ -22,13 +21,12 @@ class PodSetUp:
     def __init__(self, run: PodRun) -> None:
         self._run = run
         self._failures = 0
-        self._one_at_a_time = asyncio.Lock()
         self._touched = False
 
     async def ensure(self) -> bool:
         """True when the pod may run; else its containers say what they wait for."""
         run = self._run
-        async with self._one_at_a_time:
+        async with run.setting_up:
             if not run.is_set_up:
                 await self._attempt()
         return run.is_set_up
@@ -37,7 +35,7 @@ class PodSetUp:
         """Of a pod that has not started: after something its plan depends on has changed. False
         when that failed."""
         run = self._run
-        async with self._one_at_a_time:
+        async with run.setting_up:
             try:
                 plan = run.make_plan()
                 if plan != run.plan:

@@ -145,8 +145,9 @@ class PodWorker:
         if is_deleting(run.pod):
             self._end(float(run.pod["metadata"].get("deletionGracePeriodSeconds") or 0))
             return None
-        if is_terminal(run.pod) or not self.node.engine_ok:
+        if is_terminal(run.pod) or not self.node.engine_ok or run.is_clearing:
             return None
+        began = self.node.clock.monotonic()
         if run.must_look:
             await self._observer.look()
         self._set_up.follow_config()
@@ -162,7 +163,7 @@ class PodWorker:
         run.publish()
         if self._runs.apps_done() and any(c.running for c in run.containers if c.role == "sidecar"):
             run.spawn(self._stop_all())  # sidecars end when what they serve has ended
-        return self._next_look()
+        return self._next_look(began)
 
     def _is_past_deadline(self) -> bool:
         left = self._deadline_left()
@@ -191,9 +192,15 @@ class PodWorker:
             await asyncio.wait(stopping)
         await self._observer.see_ends()
 
-    def _next_look(self) -> float | None:
+    def _next_look(self, began: float) -> float | None:
+        """`began` is when this look began: what was not due then must not be forgotten though it
+        is due now."""
         run, now = self.run, self.node.clock.monotonic()
-        due = [c.start_at - now for c in run.containers if not c.running and c.start_at > now]
+        due = [
+            max(0.01, c.start_at - now)
+            for c in run.containers
+            if not c.running and c.start_at > began
+        ]
         if (image := run.images.retry_at()) is not None:
             due.append(max(0.01, image - now))
         if (left := self._deadline_left()) is not None and run.failure is None:
