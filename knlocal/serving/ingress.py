@@ -16,6 +16,7 @@ from knlocal.serving.children import ensure
 from knlocal.serving.config import Config
 from knlocal.serving.hosts import HostName
 from knlocal.serving.kinds import (
+    DEFAULT_ROUTE_HEADER,
     INGRESS_CLASS,
     LAST_APPLIED,
     ROLLOUT,
@@ -23,6 +24,7 @@ from knlocal.serving.kinds import (
     ROUTE_NAMESPACE_LABEL,
     ROUTED_BY,
     SERVICE_LABEL,
+    TAG_HEADER,
     VISIBILITY_LABEL,
 )
 from knlocal.serving.rollout import Rollout
@@ -62,7 +64,12 @@ def ensure_ingress(
         ROUTE_NAMESPACE_LABEL: metadata["namespace"],
     }
     labels.setdefault(SERVICE_LABEL, "")
-    rules = [rule for split in splits for rule in _rules(metadata["namespace"], split)]
+    tag_header = config.features.tag_header_based_routing == "Enabled"
+    rules = [
+        rule
+        for split in splits
+        for rule in _rules(split.name, _paths(metadata["namespace"], split, splits, tag_header))
+    ]
     return show_ingress(
         store, recorder, route, labels, annotations | {ROLLOUT: rollout.to_json()}, rules
     )
@@ -112,38 +119,57 @@ def show_ingress(
     return store.set_status(key_of(ingress), status) or ingress
 
 
-def _rules(namespace: str, split: SplitOfHost) -> list[Obj]:
-    paths = [
+def _paths(
+    namespace: str, split: SplitOfHost, splits: Sequence[SplitOfHost], tag_header: bool
+) -> list[Obj]:
+    """Where the requests to a host go. With the feature tag-header-based-routing, those to the
+    route's main host may name a tag, and what gets them is told how they were routed."""
+    own = {"splits": _splits(namespace, split)}
+    if not tag_header:
+        return [own]
+    tag = split.name.tag
+    if tag:
+        return [own | {"appendHeaders": {TAG_HEADER: tag}}]
+    by_header: list[Obj] = [
         {
-            "splits": [
-                {
-                    "serviceName": revision,
-                    "serviceNamespace": namespace,
-                    "servicePort": 80,
-                    "percent": percent,
-                    "appendHeaders": {
-                        "Knative-Serving-Namespace": namespace,
-                        "Knative-Serving-Revision": revision,
-                    },
-                }
-                for revision, percent in split.shares
-            ]
+            "headers": {TAG_HEADER: {"exact": other.name.tag}},
+            "appendHeaders": {TAG_HEADER: other.name.tag},
+            "splits": _splits(namespace, other),
         }
+        for other in splits
+        if other.name.tag
     ]
+    return [*by_header, own | {"appendHeaders": {DEFAULT_ROUTE_HEADER: "true"}}]
+
+
+def _splits(namespace: str, split: SplitOfHost) -> list[Obj]:
+    return [
+        {
+            "serviceName": revision,
+            "serviceNamespace": namespace,
+            "servicePort": 80,
+            "percent": percent,
+            "appendHeaders": {
+                "Knative-Serving-Namespace": namespace,
+                "Knative-Serving-Revision": revision,
+            },
+        }
+        for revision, percent in split.shares
+        if percent
+    ]
+
+
+def _rules(name: HostName, paths: list[Obj]) -> list[Obj]:
     rules: list[Obj] = [
         {
-            "hosts": list(split.name.internal_names),
+            "hosts": list(name.internal_names),
             "visibility": "ClusterLocal",
             "http": {"paths": paths},
         }
     ]
-    if split.name.external:
+    if name.external:
         rules.append(
-            {
-                "hosts": [split.name.external],
-                "visibility": "ExternalIP",
-                "http": {"paths": paths},
-            }
+            {"hosts": [name.external], "visibility": "ExternalIP", "http": {"paths": paths}}
         )
     return rules
 

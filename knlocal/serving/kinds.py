@@ -68,6 +68,11 @@ HTTP_PROTOCOL = ("networking.knative.dev/http-protocol", "networking.knative.dev
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
+# -- headers (knative.dev/networking/pkg/http/header) ---------------------------------------------
+
+TAG_HEADER = "Knative-Serving-Tag"
+DEFAULT_ROUTE_HEADER = "Knative-Serving-Default-Route"
+
 # -- knlocal's own --------------------------------------------------------------------------------
 
 STANDBY = "knlocal.dev/standby"

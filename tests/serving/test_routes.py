@@ -277,9 +277,7 @@ async def test_the_ingress_shows_hosts_and_splits(world: World) -> None:
         ]
         for rule in ingress["spec"]["rules"]
     }
-    assert rules["ExternalIP", "hello.default.localhost"] == [
-        ("hello-00002", 0), ("hello-00001", 100),
-    ]  # fmt: skip
+    assert rules["ExternalIP", "hello.default.localhost"] == [("hello-00001", 100)]
     assert rules["ExternalIP", "stable-hello.default.localhost"] == [("hello-00001", 100)]
 
 
@@ -296,6 +294,22 @@ async def test_the_tag_header_chooses_a_tag_when_the_feature_is_on(world: World)
     assert server.requests[-1][1]["knative-serving-default-route"] == "true"
     await world.get("http://stable-hello.default.svc.cluster.local")
     assert server.requests[-1][1]["knative-serving-tag"] == "stable"
+    ingress = world.store.get(INGRESS, "default", "hello")
+    shown = [
+        [(path.get("headers"), path["appendHeaders"]) for path in rule["http"]["paths"]]
+        for rule in ingress["spec"]["rules"]
+        if rule["visibility"] == "ExternalIP"
+    ]
+    tag = "Knative-Serving-Tag"
+    assert shown == [
+        [
+            ({tag: {"exact": "candidate"}}, {tag: "candidate"}),
+            ({tag: {"exact": "stable"}}, {tag: "stable"}),
+            (None, {"Knative-Serving-Default-Route": "true"}),
+        ],
+        [(None, {tag: "candidate"})],
+        [(None, {tag: "stable"})],
+    ]
 
 
 # -- gradual rollout ------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ from multidict import istr
 from knlocal.gateway import Handler, Request
 from knlocal.resources.base import Key
 from knlocal.serving.activator.revision import RevisionBackend
+from knlocal.serving.kinds import DEFAULT_ROUTE_HEADER, TAG_HEADER
 
-TAG: Final = istr("Knative-Serving-Tag")
-DEFAULT_ROUTE: Final = istr("Knative-Serving-Default-Route")
+TAG: Final = istr(TAG_HEADER)
+DEFAULT_ROUTE: Final = istr(DEFAULT_ROUTE_HEADER)
 
 PLAIN_TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 
