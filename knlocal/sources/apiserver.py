@@ -28,6 +28,7 @@ from knlocal.resources.base import (
     spec_of,
     split_api_version,
 )
+from knlocal.resources.core.cells import selector_text
 from knlocal.resources.kinds import Kind
 from knlocal.resources.names import child_name
 from knlocal.sources.base import SourceController
@@ -145,16 +146,21 @@ class ApiServerSourceController(SourceController):
     async def run(self, obj: Obj, sink: str, conditions: Conditions) -> Requeue | None:
         key = key_of(obj)
         namespaces = self._namespaces(obj)
-        missing = "" if _skips_check(obj) else self._missing_permissions(obj, namespaces)
-        if missing:
+        missing = self._missing_permissions(obj, namespaces)
+        if missing and not _skips_check(obj):
             conditions.false("SufficientPermissions", "InsufficientPermissions", missing)
             conditions.unknown("Deployed")
             await self.halt(key)
             hide_deployment(self.store, key.namespace, _adapter_name(obj))
             return None
         conditions.true("SufficientPermissions")
+        self._show_deployment(obj, namespaces, sink, missing)
+        if missing:
+            # Nobody asked beforehand, so the adapter is there and fails at its first look.
+            conditions.false("Deployed", "MinimumReplicasUnavailable", missing)
+            await self.halt(key)
+            return None
         self._take_up(obj, namespaces, sink)
-        self._show_deployment(obj, namespaces, sink)
         conditions.true("Deployed")
         return None
 
@@ -285,13 +291,17 @@ class ApiServerSourceController(SourceController):
 
     # -- what clients see ---------------------------------------------------------------------
 
-    def _show_deployment(self, obj: Obj, namespaces: Sequence[str], sink: str) -> None:
+    def _show_deployment(
+        self, obj: Obj, namespaces: Sequence[str], sink: str, missing: str
+    ) -> None:
         """The adapter as a Deployment, which in knlocal lives inside the daemon (E69)."""
         metadata, spec = obj["metadata"], spec_of(obj)
         config = {
             "namespaces": namespaces,
-            "resources": spec.get("resources"),
+            "allNamespaces": namespaces == [""],
+            "resources": [self._config(resource) for resource in spec.get("resources") or ()],
             "mode": spec.get("mode", "Reference"),
+            **({"failFast": True} if _skips_check(obj) else {}),
             **{name: spec[name] for name in ("owner", "filters") if spec.get(name)},
         }
         marks = {
@@ -306,8 +316,18 @@ class ApiServerSourceController(SourceController):
         }
         show_deployment(
             self.store, obj, _adapter_name(obj), marks, "receive-adapter", env,
-            spec.get("serviceAccountName") or "default",
+            spec.get("serviceAccountName") or "default", missing,
         )  # fmt: skip
+
+    def _config(self, resource: Mapping[str, Any]) -> dict[str, Any]:
+        """An entry of `spec.resources` as Knative's adapter gets it (pkg/adapter/apiserver)."""
+        group, version = split_api_version(resource["apiVersion"])
+        kind = self._kind(resource)
+        plural = kind.plural if kind else f"{resource['kind'].lower()}s"
+        watched: dict[str, Any] = {"gvr": {"Group": group, "Version": version, "Resource": plural}}
+        if resource.get("selector"):
+            watched["selector"] = selector_text(resource["selector"])
+        return watched
 
 
 def _adapter_name(obj: Obj) -> str:

@@ -19,6 +19,7 @@ from knlocal.resources.base import (
     status_of,
 )
 from knlocal.resources.names import child_name
+from knlocal.resources.status import StatusError
 from knlocal.sources.sinkbinding import SINK_BINDING
 
 CONTAINER_SOURCE = GroupKind("sources.knative.dev", "ContainerSource")
@@ -46,7 +47,12 @@ class ContainerSourceController(Controller):
         binding = self._bring(_sink_binding(source))
         deployment = None
         if status_of(binding).get("sinkUri"):
-            deployment = self._bring(_deployment(source))
+            try:
+                deployment = self._bring(_deployment(source))
+            except StatusError as error:
+                conditions.false("ReceiveAdapterReady", "DeploymentFailed", error.message)
+                self._tell(source, binding, None, conditions)
+                raise
         self._tell(source, binding, deployment, conditions)
         return None
 
@@ -64,6 +70,7 @@ class ContainerSourceController(Controller):
         self, source: Obj, binding: Obj, deployment: Obj | None, conditions: Conditions
     ) -> None:
         status: dict[str, Any] = dict(status_of(source))
+        sink = status_of(binding).get("sinkUri")
         conditions.follow("SinkBindingReady", find_condition(binding))
         available = find_condition(deployment, "Available")
         if available is not None and available["status"] == "True":
@@ -74,9 +81,8 @@ class ContainerSourceController(Controller):
                 "ReceiveAdapterReady", "DeploymentUnavailable",
                 f"The Deployment '{name}' is unavailable.",
             )  # fmt: skip
-        else:
+        elif not sink:
             conditions.unknown("ReceiveAdapterReady", "SinkMissing", "waiting for the sink")
-        sink = status_of(binding).get("sinkUri")
         if sink:
             status["sinkUri"] = sink
         else:
@@ -117,6 +123,7 @@ def _sink_binding(source: Obj) -> Obj:
 
 def _deployment(source: Obj) -> Obj:
     template = copy(spec_of(source).get("template") or {})
+    _fill_words(template)
     metadata = template.setdefault("metadata", {})
     name = source["metadata"]["name"]
     metadata["labels"] = {**(metadata.get("labels") or {}), LABEL: name}
@@ -127,3 +134,12 @@ def _deployment(source: Obj) -> Obj:
         "template": template,
     }
     return deployment
+
+
+def _fill_words(template: Obj) -> None:
+    """The template is not typed, so an argument may be null; Go reads that as the empty string."""
+    pod = template.get("spec") or {}
+    for container in (*(pod.get("initContainers") or ()), *(pod.get("containers") or ())):
+        for field in ("command", "args"):
+            if isinstance(container, dict) and isinstance(container.get(field), list):
+                container[field] = ["" if word is None else word for word in container[field]]

@@ -8,8 +8,16 @@ from datetime import datetime
 from math import ceil, floor
 from typing import Any
 
-from knlocal.resources.base import Obj, parse_timestamp, spec_of, status_of, timestamp
+from knlocal.resources.base import (
+    Obj,
+    annotations_of,
+    parse_timestamp,
+    spec_of,
+    status_of,
+    timestamp,
+)
 from knlocal.workloads.podcontrol import set_condition, without_condition
+from knlocal.workloads.terms import SIMULATED_DOWN
 
 _DONE = "NewReplicaSetAvailable"
 _COUNTS = ("updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
@@ -36,9 +44,11 @@ def deployment_status(
     conditions = _available(deployment, conditions, counts, timestamp(now))
     conditions = _progressing(deployment, conditions, counts, new, created=created, now=now)
     conditions = _replica_failure(conditions, replica_sets, timestamp(now))
+    collisions = status_of(deployment).get("collisionCount")
     return {
         "observedGeneration": deployment["metadata"].get("generation", 1),
         **{k: v for k, v in counts.items() if v},
+        **({"collisionCount": collisions} if collisions else {}),
         "conditions": conditions,
     }
 
@@ -47,9 +57,11 @@ def simulated_status(deployment: Obj, now: datetime) -> dict[str, Any]:
     """The status of a Deployment that stands for a part of Knative inside the daemon: as ready as
     it asks to be, with no pods."""
     wanted = int(spec_of(deployment).get("replicas", 1))
-    counts = dict.fromkeys(
-        ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), wanted
-    )
+    ready = 0 if annotations_of(deployment).get(SIMULATED_DOWN) else wanted
+    counts = {
+        **dict.fromkeys(("replicas", "updatedReplicas"), wanted),
+        **dict.fromkeys(("readyReplicas", "availableReplicas"), ready),
+    }
     conditions: list[dict[str, Any]] = list(status_of(deployment).get("conditions") or ())
     conditions = _available(deployment, conditions, counts, timestamp(now))
     conditions = set_condition(
@@ -111,7 +123,11 @@ def _progressing(
 
     before = _find(conditions, "Progressing")
     if spec_of(deployment).get("paused"):
+        if before and before["reason"] == "ProgressDeadlineExceeded":
+            return conditions
         return said("Unknown", "DeploymentPaused", "Deployment is paused")
+    if before and before["reason"] == "DeploymentPaused":
+        conditions = said("Unknown", "DeploymentResumed", "Deployment is resumed", touch=True)
     if new is None:
         return conditions
     name = new["metadata"]["name"]

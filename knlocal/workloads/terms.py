@@ -45,6 +45,8 @@ SHOWN_ONLY = "knlocal.dev/shown-only"
 """On a Deployment: knlocal itself does this work; nothing is run for it, its status stays."""
 SIMULATED = "knlocal.dev/simulated"
 """On a Deployment: a part of Knative that lives inside the daemon; it has no pods and is ready."""
+SIMULATED_DOWN = "knlocal.dev/simulated-down"
+"""On such a Deployment: why that part does not work; it is not ready then."""
 DRAIN = "knlocal.dev/drain"
 """On a pod: "false" skips the drain hooks before SIGTERM."""
 

@@ -323,10 +323,24 @@ async def test_a_role_of_the_namespace_suffices_for_another_account(
     assert house.condition("ApiServerSource", "all")[0] == "False"
 
 
-async def test_the_check_can_be_skipped(house: House, receiver: Sink) -> None:
+async def test_without_a_check_beforehand_the_adapter_fails_at_its_first_look(
+    house: House, receiver: Sink
+) -> None:
     skip = {"features.knative.dev/apiserversource-skip-permissions-check": "true"}
     await house.apply("ApiServerSource", "watch", watching(receiver), annotations=skip)
+    assert house.condition("ApiServerSource", "watch", "SufficientPermissions")[0] == "True"
+    state, reason, message = house.condition("ApiServerSource", "watch")
+    assert (state, reason) == ("False", "MinimumReplicasUnavailable")
+    assert "cannot get, list, watch" in message
+    [deployment] = house.list("Deployment")
+    [adapter] = deployment["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value") for entry in adapter["env"]}
+    assert orjson.loads(env["K_SOURCE_CONFIG"])["failFast"] is True
+    assert "knlocal.dev/simulated-down" in deployment["metadata"]["annotations"]
+    await permit(house)
     assert house.condition("ApiServerSource", "watch")[0] == "True"
+    [deployment] = house.list("Deployment")
+    assert "knlocal.dev/simulated-down" not in deployment["metadata"]["annotations"]
 
 
 # -- what is shown --------------------------------------------------------------------------------
@@ -345,7 +359,10 @@ async def test_the_adapter_is_shown_as_a_ready_deployment(permitted: House, rece
         e["name"]: e["value"]
         for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     }
-    assert orjson.loads(env["K_SOURCE_CONFIG"])["resources"][0]["kind"] == "ConfigMap"
+    assert orjson.loads(env["K_SOURCE_CONFIG"]) == {
+        "namespaces": ["default"], "allNamespaces": False, "mode": "Reference",
+        "resources": [{"gvr": {"Group": "", "Version": "v1", "Resource": "configmaps"}}],
+    }  # fmt: skip
     assert not house.list("Pod")
     await house.apply("ApiServerSource", "watch", watching(receiver, mode="Resource"))
     [deployment] = house.list("Deployment")

@@ -71,6 +71,24 @@ async def test_nothing_runs_before_the_sink_is_there(house: House) -> None:
     assert env_of(house.get("Deployment", "src-deployment"))["K_SINK"] == "http://there.test"
 
 
+async def test_a_null_among_the_arguments_is_the_empty_word(house: House) -> None:
+    container = {**CONTAINER, "args": ["a", None], "command": ["run"]}
+    spec = source(template={"spec": {"containers": [container]}})
+    await house.apply("ContainerSource", "src", spec)
+    deployment = house.get("Deployment", "src-deployment")
+    [made] = deployment["spec"]["template"]["spec"]["containers"]
+    assert (made["command"], made["args"]) == (["run"], ["a", ""])
+
+
+async def test_a_deployment_that_is_refused_is_said_to_be_the_reason(house: House) -> None:
+    container = {**CONTAINER, "args": [1]}
+    spec = source(template={"spec": {"containers": [container]}})
+    await house.apply("ContainerSource", "src", spec)
+    state, reason, message = house.condition("ContainerSource", "src", "ReceiveAdapterReady")
+    assert (state, reason) == ("False", "DeploymentFailed")
+    assert "containers[0].args[0]" in message
+
+
 async def test_changes_of_the_template_reach_the_deployment(house: House) -> None:
     await house.apply("ContainerSource", "src", source())
     changed = {"spec": {"containers": [{"image": "other", "name": "c"}]}}

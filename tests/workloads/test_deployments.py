@@ -305,3 +305,10 @@ async def test_a_deployment_that_stands_for_a_part_of_the_daemon_is_ready_withou
     assert conditions == {"Available": "True", "Progressing": "True"}
     assert not cluster.store.list(POD)
     assert not cluster.store.list(REPLICA_SET)
+    down = {**(found or {})["metadata"]["annotations"], "knlocal.dev/simulated-down": "no rights"}
+    cluster.store.modify(
+        DEPLOYMENT, "default", "shown", lambda obj: obj["metadata"].update(annotations=down)
+    )
+    await cluster.until(
+        lambda: "readyReplicas" not in status_of(cluster.find("shown", DEPLOYMENT) or {})
+    )
