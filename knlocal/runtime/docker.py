@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from knlocal.runtime import (
     docker_images,
     docker_logs,
     docker_state,
+    elf,
+    gate,
     labels,
 )
 from knlocal.runtime.api import (
@@ -37,6 +40,7 @@ from knlocal.runtime.api import (
 )
 from knlocal.runtime.docker_client import DockerSDK
 from knlocal.runtime.docker_events import EventFeed
+from knlocal.runtime.docker_gates import Gate, Gates, can_be_held
 from knlocal.runtime.docker_ground import Ground, survey
 from knlocal.runtime.docker_http import NORMAL, QUICK, SLOW, Endpoint, Engine, EngineRefused
 from knlocal.runtime.docker_make import (
@@ -47,7 +51,7 @@ from knlocal.runtime.docker_make import (
     inspect,
     together,
 )
-from knlocal.runtime.docker_pods import HeldPod, Pods
+from knlocal.runtime.docker_pods import HeldContainer, HeldPod, Pods
 from knlocal.runtime.docker_stats import Usage
 from knlocal.runtime.signals import hears_sigterm
 from knlocal.runtime.termination import TerminationLogs
@@ -85,7 +89,9 @@ class DockerRuntime(Runtime):
         self._log_max_bytes = log_max_bytes
         self._messages = TerminationLogs(state_dir)
         self._sdk = DockerSDK()
-        self._pods = Pods()
+        self._gates = Gates(state_dir)
+        self._gate_program: bytes | None = None
+        self._pods = Pods(self._gates.left_closed)
         self._unbroken = Unbroken()
         self._usage = Usage()
         self._connecting = asyncio.Lock()
@@ -111,6 +117,9 @@ class DockerRuntime(Runtime):
                 raise
             self._engine_or_none, self._ground_or_none = engine, ground
             self._maker_or_none = Maker(engine, ground, self._messages, self.pull)
+            if ground.neighbour and not ground.relabel:
+                self._gate_program = gate.executable(elf.architecture(engine.version))
+            self._gates.sweep(pod.id for pod in self._pods.all())
 
     async def close(self) -> None:
         await self._unbroken.settle(QUICK)
@@ -171,6 +180,22 @@ class DockerRuntime(Runtime):
             await self._maker.ensure_pod(pod, plan)
         return pod
 
+    async def hold(self, plan: PodPlan, container: str, late: str) -> bool:
+        one, _ = _planned(plan, container)
+        image = await self.image(one.image)
+        if self._gate_program is None or image is None or not can_be_held(one, image):
+            return False
+        made = self._gates.of(plan.id, late, image)
+        await self._unbroken(self._hold(plan, one, made, self._gate_program))
+        return True
+
+    async def _hold(self, plan: PodPlan, one: ContainerPlan, made: Gate, program: bytes) -> None:
+        pod = self._pods.make(plan.id)
+        async with pod.lock:
+            self._pods.check(pod)
+            await asyncio.to_thread(made.build, program)
+            await self._maker.hold(pod, plan, one, made)
+
     async def start_container(self, plan: PodPlan, container: str) -> ContainerState:
         one, role = _planned(plan, container)
         pod = self._pods.get(plan.id)
@@ -178,6 +203,8 @@ class DockerRuntime(Runtime):
         if pod is None or held is None or held.ran:
             return await self._unbroken(self._start_again(plan, one, role))
         held.ran = True
+        if held.gate is not None:
+            return await self._unbroken(self._let_go(plan, one, role, held, held.gate))
         try:
             await self._engine.call("POST", f"/containers/{held.id}/start", deadline=SLOW)
         except EngineRefused as refused:
@@ -191,6 +218,17 @@ class DockerRuntime(Runtime):
             held.ran = False
             raise
         return ContainerState(container, "running", held.id, started_at=self._clock.now())
+
+    async def _let_go(
+        self, plan: PodPlan, one: ContainerPlan, role: labels.Role, held: HeldContainer, at: Gate
+    ) -> ContainerState:
+        """The program of a held container begins; one that was held for another plan goes."""
+        fits = held.is_made_for(one) and await at.open(one)
+        held.gate = None
+        if fits:
+            return ContainerState(one.name, "running", held.id, started_at=self._clock.now())
+        held.ran = False
+        return await self._start_again(plan, one, role)
 
     async def _start_again(
         self, plan: PodPlan, one: ContainerPlan, role: labels.Role
@@ -284,6 +322,7 @@ class DockerRuntime(Runtime):
             await together(*(delete(self._engine, str(one["Id"])) for one in listed))
             self._pods.drop(pod)
             self._messages.remove(pod)
+            self._gates.remove(pod)
             self._usage.forget(str(one["Id"]) for one in listed)
 
     async def inspect(self, pod: PodId) -> PodState | None:
@@ -307,6 +346,9 @@ class DockerRuntime(Runtime):
             else ContainerState(name, "missing")
             for name, one in zip(names, shown, strict=True)
         }
+        for name, state in states.items():
+            if state.state == "running" and held.containers[name].gate is not None:
+                states[name] = replace(state, state="created", started_at=None)
         return PodState(held.id, held.ip, states, held.labels)
 
     async def pods(self) -> list[PodState]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from knlocal.runtime import docker_images, docker_spec, docker_state, labels
@@ -15,6 +16,7 @@ from knlocal.runtime.api import (
     PodPlan,
     RuntimeFailure,
 )
+from knlocal.runtime.docker_gates import Gate
 from knlocal.runtime.docker_ground import Ground
 from knlocal.runtime.docker_http import SLOW, Engine, EngineRefused
 from knlocal.runtime.docker_pods import HeldContainer, HeldPod
@@ -54,6 +56,20 @@ class Maker:
             *(self._ensure_container(pod, plan, one, role) for one, role in all_planned(plan)),
         )
 
+    async def hold(self, pod: HeldPod, plan: PodPlan, one: ContainerPlan, gate: Gate) -> None:
+        """The same, with one container started that waits at its gate."""
+        behind = [gate.before(c) if c is one else c for c in plan.containers]
+        await self.ensure_pod(pod, replace(plan, containers=behind))
+        held = pod.containers[one.name]
+        try:
+            await self._engine.call("POST", f"/containers/{held.id}/start", deadline=SLOW)
+        except RuntimeFailure:
+            # Whoever wants the pod now shall have a container that was never tried.
+            del pod.containers[one.name]
+            await delete(self._engine, held.id)
+            raise
+        held.gate = gate
+
     async def _revive_sandbox(self, pod: HeldPod) -> bool:
         """False when it is gone. After an engine restart it stands still: start it again."""
         shown = await inspect(self._engine, pod.sandbox_id)
@@ -76,10 +92,10 @@ class Maker:
         self, pod: HeldPod, plan: PodPlan, one: ContainerPlan, role: labels.Role
     ) -> None:
         held = pod.containers.get(one.name)
-        if held is not None and (held.ran or held.plan_hash == labels.plan_hash(one)):
+        if held is not None and (held.ran or held.is_made_for(one)):
             return
         attempt = 0
-        if held is not None:  # made for another plan, never started
+        if held is not None:  # made for another plan, and its program never began
             await delete(self._engine, held.id)
             attempt = held.attempt + 1
         await self.make_container(pod, plan, one, role, attempt)

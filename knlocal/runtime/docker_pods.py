@@ -7,12 +7,13 @@ runtime starts, so a restarted daemon knows what an earlier one made.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from knlocal.runtime import docker_state, labels
-from knlocal.runtime.api import PodId, RuntimeFailure
+from knlocal.runtime.api import ContainerPlan, PodId, RuntimeFailure
+from knlocal.runtime.docker_gates import Gate
 
 
 @dataclass
@@ -25,6 +26,14 @@ class HeldContainer:
     role: str
     ran: bool = False
     """It has been started (or a start was tried): to run again, it must be made anew."""
+    gate: Gate | None = None
+    """It waits at a gate: started, but nothing of the user's has run in it yet."""
+
+    def is_made_for(self, one: ContainerPlan) -> bool:
+        """Whether it is what this plan asks for."""
+        if self.gate is not None:
+            return self.gate.fits(one, self.plan_hash)
+        return self.plan_hash == labels.plan_hash(one)
 
 
 @dataclass
@@ -54,10 +63,12 @@ class HeldPod:
 
 
 class Pods:
-    """All pods of the project, by uid."""
+    """All pods of the project, by uid. `left_closed` finds the gate of a pod that an earlier daemon
+    held and did not let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_closed: Callable[[PodId], Gate | None]) -> None:
         self._pods: dict[str, HeldPod] = {}
+        self._left_closed = left_closed
 
     def all(self) -> list[HeldPod]:
         return list(self._pods.values())
@@ -98,6 +109,10 @@ class Pods:
             # Oldest attempt first: each newer one makes the one before it "previous".
             for tag, one in sorted(found, key=lambda pair: pair[0].attempt):
                 _take(pod, tag, one)
+            if (gate := self._left_closed(pod.id)) is not None:
+                for held in pod.containers.values():
+                    if held.role == "container":
+                        held.ran, held.gate = False, gate
 
 
 def _take(pod: HeldPod, tag: labels.Tag, one: Mapping[str, Any]) -> None:

@@ -12,11 +12,11 @@ import io
 import struct
 import tarfile
 
+from knlocal.runtime import elf
 from knlocal.runtime.api import RuntimeFailure
 from knlocal.runtime.docker_http import Engine, EngineRefused
 
 REPOSITORY = "knlocal/sandbox"
-_BASE = 0x400000
 
 #: SIGINT (2) and SIGTERM (15) as a kernel signal set: bit n-1 stands for signal n.
 _SIGNALS = 1 << 1 | 1 << 14
@@ -71,36 +71,21 @@ _ARM64 = struct.pack(
     0xD503201F,  # nop
 )
 
-#: architecture as Docker names it → ELF machine number and code.
-_MACHINES = {"amd64": (62, _AMD64), "arm64": (183, _ARM64)}
-_SPELLINGS = {"x86_64": "amd64", "aarch64": "arm64"}
+_CODE = {"amd64": _AMD64, "arm64": _ARM64}
 
 
 def executable(architecture: str) -> bytes:
-    """A static ELF executable: one header, one segment, the code."""
-    machine, code = _MACHINES[architecture]
-    header_size, segment_size = 64, 56
-    entry = _BASE + header_size + segment_size
-    size = header_size + segment_size + len(code)
-    header = b"\x7fELF" + bytes((2, 1, 1, 0)) + bytes(8)
-    header += struct.pack(
-        "<HHIQQQIHHHHHH",
-        *(2, machine, 1, entry, header_size, 0, 0, header_size, segment_size, 1, 0, 0, 0),
-    )
-    # One loadable, readable and executable segment, aligned for the largest arm64 page.
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x10000)
-    return header + segment + code
+    return elf.executable(architecture, _CODE[architecture])
 
 
 async def ensure_image(engine: Engine) -> str:
     """The sandbox image's name, made when the engine does not have it yet."""
-    architecture = str(engine.version.get("Arch", ""))
-    architecture = _SPELLINGS.get(architecture, architecture)
-    if architecture not in _MACHINES:
+    architecture = elf.architecture(engine.version)
+    if architecture not in _CODE:
         raise RuntimeFailure(
             "SandboxUnsupported",
             f"The container engine runs on {architecture or 'an unknown processor'}; knlocal's"
-            f" sandbox is made for {' and '.join(_MACHINES)}. Try the process runtime.",
+            f" sandbox is made for {' and '.join(_CODE)}. Try the process runtime.",
         )
     program = executable(architecture)
     tag = hashlib.sha256(program).hexdigest()[:12]
