@@ -8,6 +8,8 @@ from knlocal.resources.base import Obj
 
 HOST_URL = "knlocal.dev/host-url"
 """Annotation in a status: the address that works from the host."""
+ROUTED_BY = "knlocal.dev/routed-by"
+"""Annotation on a Service: its names are served by another controller than that of Services."""
 SYSTEM = "knative-eventing"
 
 

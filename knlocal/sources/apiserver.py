@@ -33,7 +33,7 @@ from knlocal.resources.kinds import Kind
 from knlocal.resources.names import child_name
 from knlocal.sources.base import SourceController
 from knlocal.sources.emit import Emitter, overrides
-from knlocal.sources.shown import hide_deployment, show_deployment
+from knlocal.sources.shown import DEPLOYMENT, hide, show_deployment
 from knlocal.store.store import NAMESPACE, Store
 from knlocal.store.watch import WatchEvent
 
@@ -151,7 +151,7 @@ class ApiServerSourceController(SourceController):
             conditions.false("SufficientPermissions", "InsufficientPermissions", missing)
             conditions.unknown("Deployed")
             await self.halt(key)
-            hide_deployment(self.store, key.namespace, _adapter_name(obj))
+            hide(self.store, obj, _adapter_name(obj), DEPLOYMENT)
             return None
         conditions.true("SufficientPermissions")
         self._show_deployment(obj, namespaces, sink, missing)

@@ -19,6 +19,7 @@ from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
 from knlocal.control.destinations import Destinations, Unresolved
 from knlocal.events import Event, InvalidEvent, decode, has_event, to_json
+from knlocal.events.event import canonical
 from knlocal.gateway import BodyTooLarge, HttpClient, HttpClientError, Request, Route, RouteTable
 from knlocal.resources.base import GroupKind, Key, Obj, is_deleting, spec_of, status_of
 from knlocal.resources.names import child_name
@@ -26,13 +27,20 @@ from knlocal.sources.addresses import Addresses, drop_address, put_address
 from knlocal.sources.door import MAX_EVENT, say
 from knlocal.sources.expression import Expression, ExpressionError
 from knlocal.sources.policies import policies_off
-from knlocal.sources.shown import DEPLOYMENT, show_deployment
+from knlocal.sources.shown import (
+    DEPLOYMENT,
+    show_config_map,
+    show_deployment,
+    show_service,
+)
 from knlocal.store.store import Store
 
 EVENT_TRANSFORM = GroupKind("eventing.knative.dev", "EventTransform")
 LABEL = "eventing.knative.dev/event-transform-jsonata"
 NAME_LABEL = "eventing.knative.dev/event-transform-name"
 _PARTS = ("JsonataDeploymentReady", "JsonataSinkBindingReady")
+_FOLDER, _FILE = "/etc/jsonata", "jsonata-expression"
+_REPLY_FILE = f"{_FILE}-reply"
 _PASSED_ON = ("traceparent", "tracestate", "x-request-id")
 #: Seconds for a sink to answer.
 _TIMEOUT = 60.0
@@ -162,13 +170,21 @@ class EventTransformController(Controller):
         conditions: Conditions,
     ) -> None:
         service = child_name(key.name, "-jsonata")
-        env = {"JSONATA_TRANSFORM_FILE_NAME": "/etc/jsonata/jsonata-expression"}
+        labels = {LABEL: "true", NAME_LABEL: key.name}
+        files = {_FILE: transformation.expression.text}
+        env = {"JSONATA_TRANSFORM_FILE_NAME": f"{_FOLDER}/{_FILE}"}
         if transformation.sink:
             env["K_SINK"] = transformation.sink
+        if spec_of(transform).get("reply"):
+            env["JSONATA_DISCARD_RESPONSE_BODY"] = canonical(transformation.discard)
+        if transformation.reply is not None:
+            files[_REPLY_FILE] = transformation.reply.text
+            env["JSONATA_RESPONSE_TRANSFORM_FILE_NAME"] = f"{_FOLDER}/{_REPLY_FILE}"
+        show_config_map(self.store, transform, service, labels, files)
+        show_service(self.store, transform, service, labels, {"http": (80, 8080)})
         shown = show_deployment(
-            self.store, transform, service, {LABEL: "true", NAME_LABEL: key.name},
-            "jsonata-event-transform", env,
-        )  # fmt: skip
+            self.store, transform, service, labels, "jsonata-event-transform", env
+        )
         status["jsonata"] = {"deployment": status_of(shown)}
         door = TransformDoor(transformation, self._client, self._executor)
         hosts = self._addresses.hosts(service, key.namespace)

@@ -8,6 +8,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Controller, Requeue
 from knlocal.events import Event, to_json
+from knlocal.events.event import canonical
 from knlocal.gateway import Request, Route, RouteTable
 from knlocal.journal import Journal
 from knlocal.resources.base import GroupKind, Key, Obj, is_deleting, spec_of, status_of
@@ -15,7 +16,7 @@ from knlocal.resources.names import child_name
 from knlocal.sources.addresses import Addresses, drop_address, put_address
 from knlocal.sources.door import read_event, say
 from knlocal.sources.policies import policies_off
-from knlocal.sources.shown import hide_deployment, show_deployment
+from knlocal.sources.shown import DEPLOYMENT, SERVICE, hide, show_deployment, show_service
 from knlocal.sources.trace import trace
 from knlocal.store.store import Store
 
@@ -28,6 +29,8 @@ _LEVELS = {
     "TRACE": logging.DEBUG, "DEBUG": logging.DEBUG, "INFO": logging.INFO,
     "WARN": logging.WARNING, "ERROR": logging.ERROR,
 }  # fmt: skip
+#: The ports of its Service, and those of its pods.
+_PORTS = {"http": (80, 8080), "https": (443, 8443)}
 #: Bytes of an event's data that go into the log.
 _SHOWN = 10_000
 
@@ -76,18 +79,16 @@ class IntegrationSinkController(Controller):
         door = LogSinkDoor(key, spec_of(sink)["log"], self._url(key), self._journal)
         hosts = self._addresses.hosts(service, key.namespace)
         self._routes.put(_owner(key.namespace, key.name), {host: Route(door) for host in hosts})
-        show_deployment(
-            self.store, sink, service,
-            {"app.kubernetes.io/name": key.name, "sinks.knative.dev/sink": "integration-sink"},
-            "sink", {"CAMEL_KNATIVE_CLIENT_SSL_ENABLED": "false"},
-        )  # fmt: skip
+        labels = {"app.kubernetes.io/name": key.name, "sinks.knative.dev/sink": "integration-sink"}
+        show_deployment(self.store, sink, service, labels, "sink", _environment(spec_of(sink)))
+        show_service(self.store, sink, service, labels, _PORTS)
         put_address(status, self._addresses, service, key.namespace, "")
         conditions.true("DeploymentReady")
         conditions.true("Addressable")
 
     def _decline(self, key: Key, sink: Obj, status: Obj, conditions: Conditions) -> None:
         self._routes.remove(_owner(key.namespace, key.name))
-        hide_deployment(self.store, key.namespace, _service(key))
+        hide(self.store, sink, _service(key), DEPLOYMENT, SERVICE)
         drop_address(status)
         aws = spec_of(sink).get("aws") or {}
         service = next((name for name in _IMAGES if aws.get(name) is not None), "")
@@ -135,6 +136,14 @@ class LogSinkDoor:
             names = ("specversion", "id", "source", "type", "datacontenttype")
             attributes = {name: attributes[name] for name in names if name in attributes}
         return to_json(Event(attributes, data, event.mode, event.content)).decode()
+
+
+def _environment(spec: Obj) -> dict[str, str]:
+    """What Knative tells the image of a log sink."""
+    return {
+        f"CAMEL_KAMELET_LOG_SINK_{name.upper()}": canonical(value)
+        for name, value in spec["log"].items()
+    }
 
 
 def _service(key: Key) -> str:

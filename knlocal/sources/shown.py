@@ -1,4 +1,4 @@
-"""Parts of Knative that live inside the daemon, shown as the Deployments they are in a cluster."""
+"""Parts of Knative that live inside the daemon, shown as the objects they are in a cluster."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from knlocal.resources.base import (
     is_controlled_by,
     owner_reference,
 )
-from knlocal.resources.status import NotFound
+from knlocal.sources.addresses import ROUTED_BY
 from knlocal.store.store import Store
 
+CONFIG_MAP = GroupKind("", "ConfigMap")
+SERVICE = GroupKind("", "Service")
 DEPLOYMENT = GroupKind("apps", "Deployment")
 #: The Deployment controller writes a ready status for it, and makes no pods.
 SIMULATED = "knlocal.dev/simulated"
@@ -77,9 +79,64 @@ def show_deployment(
     )
 
 
-def hide_deployment(store: Store, owner_namespace: str, name: str) -> None:
-    """Take it away again."""
-    try:
-        store.delete(DEPLOYMENT, owner_namespace, name)
-    except NotFound:
-        pass
+def show_service(
+    store: Store,
+    owner: Obj,
+    name: str,
+    labels: Mapping[str, str],
+    ports: Mapping[str, tuple[int, int]],
+) -> None:
+    """The Service under whose name the part is reached; `ports` by name: its own and the pods'."""
+    numbers = [
+        {"name": called, "protocol": "TCP", "port": port, "targetPort": target}
+        for called, (port, target) in ports.items()
+    ]
+    spec = {"type": "ClusterIP", "selector": dict(labels), "ports": numbers}
+    _show(store, owner, SERVICE, name, labels, {"spec": spec}, {ROUTED_BY: "sources"})
+
+
+def show_config_map(
+    store: Store, owner: Obj, name: str, labels: Mapping[str, str], data: Mapping[str, str]
+) -> None:
+    """What the part is told by a file."""
+    _show(store, owner, CONFIG_MAP, name, labels, {"data": dict(data)})
+
+
+def _show(
+    store: Store,
+    owner: Obj,
+    kind: GroupKind,
+    name: str,
+    labels: Mapping[str, str],
+    content: Mapping[str, Any],
+    annotations: Mapping[str, str] | None = None,
+) -> None:
+    """Make the object, or bring it in line. What somebody else made under the name stays."""
+    namespace = owner["metadata"]["namespace"]
+    found = store.find(kind, namespace, name)
+    if found is None:
+        metadata: dict[str, Any] = {
+            "name": name,
+            "namespace": namespace,
+            "labels": dict(labels),
+            "ownerReferences": [owner_reference(owner)],
+        }
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        wanted = {"apiVersion": "v1", "kind": kind.kind, "metadata": metadata, **content}
+        store.create(wanted)
+    elif is_controlled_by(found, owner):
+        merged = {
+            field: {**found.get(field, {}), **value} if field == "spec" else value
+            for field, value in content.items()
+        }
+        store.update({**found, **merged})
+
+
+def hide(store: Store, owner: Obj, name: str, *kinds: GroupKind) -> None:
+    """Take objects of the name away again, if they are the owner's."""
+    namespace = owner["metadata"]["namespace"]
+    for kind in kinds:
+        found = store.find(kind, namespace, name)
+        if found is not None and is_controlled_by(found, owner):
+            store.delete(kind, namespace, name)

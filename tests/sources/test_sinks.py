@@ -221,6 +221,8 @@ async def test_the_log_sink_logs_what_it_gets(
     assert (await house.post(url, ce_type="")).status == 400
     assert (await house.post(url, method="GET")).status == 405
     assert house.get("Deployment", "log-deployment")["status"]["readyReplicas"] == 1
+    ports = house.get("Service", "log-deployment")["spec"]["ports"]
+    assert [(port["name"], port["port"]) for port in ports] == [("http", 80), ("https", 443)]
     await house.delete("IntegrationSink", "log")
     assert house.routes.find("log-deployment.default.svc.cluster.local", "internal") is None
 
@@ -250,6 +252,21 @@ async def transform(house: House, **spec: Any) -> str:
     spec = {"jsonata": {"expression": EXPRESSION}, **spec}
     await house.apply("EventTransform", "et", spec)
     return str((house.status("EventTransform", "et").get("address") or {}).get("url"))
+
+
+async def test_a_transformation_shows_its_parts(house: House) -> None:
+    sink = {"uri": "http://x.test"}
+    await transform(house, sink=sink, reply={"jsonata": {"expression": "$"}})
+    service = house.get("Service", "et-jsonata")
+    assert service["spec"]["ports"][0]["port"] == 80
+    assert service["metadata"]["labels"]["eventing.knative.dev/event-transform-name"] == "et"
+    files = {"jsonata-expression": EXPRESSION, "jsonata-expression-reply": "$"}
+    assert house.get("ConfigMap", "et-jsonata")["data"] == files
+    await transform(house, sink=sink)
+    assert house.get("ConfigMap", "et-jsonata")["data"] == {"jsonata-expression": EXPRESSION}
+    await house.delete("EventTransform", "et")
+    for kind in ("Service", "ConfigMap", "Deployment"):
+        assert not house.list(kind)
 
 
 async def test_without_a_sink_the_changed_event_is_the_answer(house: House) -> None:
