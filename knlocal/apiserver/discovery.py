@@ -24,6 +24,10 @@ _SUBRESOURCES: dict[tuple[str, str], tuple[tuple[str, str, str, str, tuple[str, 
         ("exec", "PodExecOptions", "", "v1", ("create", "get")),
         ("log", "Pod", "", "v1", ("get",)),
         ("portforward", "PodPortForwardOptions", "", "v1", ("create", "get")),
+        ("proxy", "PodProxyOptions", "", "v1", ("create", "delete", "get", "patch", "update")),
+    ),
+    ("", "services"): (
+        ("proxy", "ServiceProxyOptions", "", "v1", ("create", "delete", "get", "patch", "update")),
     ),
     ("", "serviceaccounts"): (
         ("token", "TokenRequest", "authentication.k8s.io", "v1", ("create",)),

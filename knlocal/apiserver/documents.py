@@ -13,13 +13,12 @@ from knlocal.apiserver.discovery import Discovery
 from knlocal.apiserver.openapi import OpenAPI
 from knlocal.apiserver.tokens import Tokens
 from knlocal.resources.base import Obj
+from knlocal.resources.core import KUBERNETES_VERSION
 from knlocal.resources.kinds import Kind
 from knlocal.resources.status import MethodNotAllowed, NotAcceptable
 
-#: The Kubernetes version whose API this server speaks.
-KUBERNETES_VERSION = "v1.34.0"
-
 _HEALTH = ("/healthz", "/livez", "/readyz")
+_CHECKS = ("ping", "log", "store")
 _AGGREGATED = "APIGroupDiscoveryList"
 
 
@@ -46,7 +45,7 @@ class Documents:
         elif path == "/openid/v1/jwks":
             found = self._tokens.key_set()
         elif path in _HEALTH or path.rpartition("/")[0] in _HEALTH:
-            return web.Response(text="ok")
+            return _health(path, request)
         elif path.startswith("/openapi"):
             return self._open_api(path, request)
         else:
@@ -128,6 +127,17 @@ class Documents:
                 paths.append(f"/apis/{group}")
                 paths += [f"/apis/{group}/{v}" for v in self._discovery.versions(group)]
         return {"paths": sorted([*paths, *_HEALTH, "/openapi/v2", "/openapi/v3", "/version"])}
+
+
+def _health(path: str, request: web.BaseRequest) -> web.Response | None:
+    """Who answers is healthy; `?verbose` and the single checks are read by people and probes."""
+    asked, _, check = path.removeprefix("/").partition("/")
+    if check:
+        return web.Response(text="ok") if check in _CHECKS else None
+    if "verbose" not in request.query:
+        return web.Response(text="ok")
+    lines = [f"[+]{name} ok" for name in _CHECKS]
+    return web.Response(text="\n".join([*lines, f"{asked} check passed", ""]))
 
 
 def version() -> Obj:

@@ -12,6 +12,7 @@ from knlocal.apiserver.fields.managed import tracking_hook
 from knlocal.apiserver.listing import Reader
 from knlocal.apiserver.metrics import Metrics
 from knlocal.apiserver.pods import PodAccess, PodStreams
+from knlocal.apiserver.proxy import Proxies
 from knlocal.apiserver.rbac import Authorizer
 from knlocal.apiserver.requests import ApiRequest, Query, Target, parse_path
 from knlocal.apiserver.reviews import Reviews
@@ -20,6 +21,7 @@ from knlocal.apiserver.tokens import Tokens
 from knlocal.apiserver.users import User
 from knlocal.apiserver.writing import Writer
 from knlocal.control.rbac import Attributes
+from knlocal.resources.base import Obj
 from knlocal.resources.core.events import EVENTS_V1
 from knlocal.resources.kinds import Kind, KindRegistry
 from knlocal.resources.status import MethodNotAllowed, NotFound
@@ -52,6 +54,7 @@ class ResourceRoutes:
             ("", "serviceaccounts", "token"): reviews.service_account_token,
             ("", "namespaces", "finalize"): self._finalize,
             **{("", "pods", name): handler for name, handler in streams.handlers().items()},
+            **Proxies(store, pods).handlers(),
         }
         self._scales = Scales(store)
 
@@ -94,7 +97,7 @@ class ResourceRoutes:
             return await self._scales.handle(call)
         handler = self._subresources.get((target.group, target.plural, target.subresource))
         if handler is None:
-            raise NotFound("the server could not find the requested resource")
+            raise NoSuchSubresource(_NOT_HERE.get(target.subresource, NoSuchSubresource.usual))
         return await handler(call)
 
     async def _verb(self, call: ApiRequest) -> web.StreamResponse:
@@ -146,6 +149,23 @@ class ResourceRoutes:
         )  # fmt: skip
         await self._store.durable()
         return self._reader.show(call, stored)
+
+
+class NoSuchSubresource(NotFound):
+    """Names no object: clients tell from the empty details that the whole thing is not there."""
+
+    usual = "the server could not find the requested resource"
+
+    def to_status(self) -> Obj:
+        return {**super().to_status(), "details": {}}
+
+
+#: Why a subresource that people ask for is missing, and what to try.
+_NOT_HERE = {
+    "ephemeralcontainers": "containers cannot be added to a running pod here; try `kubectl exec`, "
+    "or a copy of the pod: `kubectl debug POD --copy-to=NAME --image=IMAGE`",
+    "resize": "containers keep the resources they started with; change the pod's template",
+}
 
 
 def _not_allowed() -> MethodNotAllowed:

@@ -98,7 +98,8 @@ class Reviews:
         namespace = str((obj.get("spec") or {}).get("namespace") or "")
         rules = list(self._authorizer.rules(request.user, namespace))
         if request.user.is_admin:
-            rules += cluster_role_rules(self._store, "cluster-admin")
+            all_of_it = cluster_role_rules(self._store, "cluster-admin")
+            rules = [*all_of_it, *(rule for rule in rules if rule not in all_of_it)]
         status = {
             "resourceRules": [rule for rule in rules if "nonResourceURLs" not in rule],
             "nonResourceRules": [rule for rule in rules if "nonResourceURLs" in rule],

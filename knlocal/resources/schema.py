@@ -117,9 +117,9 @@ def kind_schema(
     `top_level` adds further fields (type annotations), as `data` of a ConfigMap.
     """
     properties: dict[str, Any] = {
-        "apiVersion": {"type": "string"},
-        "kind": {"type": "string"},
-        "metadata": ref(OBJECT_META),
+        "apiVersion": {"type": "string", "description": "Group and version of this object's kind."},
+        "kind": {"type": "string", "description": "What kind of object this is, in CamelCase."},
+        "metadata": {**ref(OBJECT_META), "description": "Standard object's metadata."},
     }
     if spec is not None:
         properties["spec"] = of(spec)

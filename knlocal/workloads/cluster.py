@@ -13,6 +13,7 @@ from pathlib import Path
 from knlocal.control.controller import Controller, Requeue, Watching
 from knlocal.resources import quantity
 from knlocal.resources.base import Key, Obj, is_deleting, key_of, spec_of, status_of, timestamp
+from knlocal.resources.core import KUBERNETES_VERSION
 from knlocal.resources.status import NotFound
 from knlocal.workloads.environment import machine_capacity
 from knlocal.workloads.kubelet import Kubelet
@@ -84,9 +85,9 @@ class NodeController(Controller):
             "nodeInfo": {
                 "machineID": "", "systemUUID": "", "bootID": "",
                 "kernelVersion": platform.release(), "osImage": platform.platform(),
-                "containerRuntimeVersion": f"{runtime}://", "kubeletVersion": "v1.32.0",
-                "kubeProxyVersion": "v1.32.0", "operatingSystem": platform.system().lower(),
-                "architecture": _architecture(),
+                "containerRuntimeVersion": f"{runtime}://", "kubeletVersion": KUBERNETES_VERSION,
+                "kubeProxyVersion": KUBERNETES_VERSION,
+                "operatingSystem": platform.system().lower(), "architecture": _architecture(),
             },
         }  # fmt: skip
         self.update_status(node, status)

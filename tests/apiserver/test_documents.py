@@ -23,6 +23,13 @@ async def test_health_says_ok(api: Api, path: str) -> None:
     assert response.headers["Content-Type"].startswith("text/plain")
 
 
+async def test_a_verbose_health_check_lists_what_was_checked(api: Api) -> None:
+    for name in ("healthz", "livez", "readyz"):
+        _, text, _ = await api.call("GET", f"/{name}?verbose")
+        assert text == f"[+]ping ok\n[+]log ok\n[+]store ok\n{name} check passed\n"
+    assert (await api.call("GET", "/readyz/nosuch"))[0] == 404
+
+
 async def test_old_discovery_lists_core_first_and_every_resource(api: Api) -> None:
     _, versions, _ = await api.call("GET", "/api")
     assert (versions["kind"], versions["versions"]) == ("APIVersions", ["v1"])
@@ -134,6 +141,8 @@ async def test_kubectl_finds_kinds_by_their_many_names(api: Api) -> None:
         ("deployment.spec.strategy.rollingUpdate.maxSurge", "<IntOrString>"),
         ("broker.spec.delivery", "<Object>"),
         ("crd.spec.versions.schema", "CustomResourceValidation"),
+        ("ksvc", "Code behind a URL"),
+        ("revision", "Group and version of this object's kind."),
     ],
 )
 async def test_kubectl_explains_fields(api: Api, path: str, words: str) -> None:

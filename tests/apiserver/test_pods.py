@@ -414,3 +414,94 @@ async def test_top_shows_what_pods_use(talker: Api) -> None:
     assert header.split() == ["POD", "NAME", "CPU(cores)", "MEMORY(bytes)"]
     assert row.split()[:2] == ["talker", "main"]
     assert row.split()[3].endswith("Mi")
+
+
+# --- proxy ---------------------------------------------------------------------------------------
+
+WEB = """
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        size = int(self.headers.get("Content-Length", "0"))
+        said = f"{self.command} {self.path} {self.rfile.read(size).decode()} "
+        said += str(self.headers.get("Authorization"))
+        self.send_response(418 if "teapot" in self.path else 200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said.encode())
+    do_POST = do_GET
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
+print("serving", flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+async def proxied(api: Api, pods: RuntimePods) -> Api:
+    await run_pod(api, pods, "web", WEB)
+    await api.call("GET", f"{PODS}/web/log?follow=true&limitBytes=7")  # it serves
+    about = {"name": "web", "namespace": "default"}
+    api.store.create({
+        "apiVersion": "v1", "kind": "Service", "metadata": about,
+        "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080},
+                           {"name": "none", "port": 81}]},
+    })  # fmt: skip
+    target = {"kind": "Pod", "name": "web", "namespace": "default"}
+    api.store.create({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": about,
+        "subsets": [{"addresses": [{"ip": "127.0.0.1", "targetRef": target}],
+                     "ports": [{"name": "http", "port": 8080}]}],
+    })  # fmt: skip
+    return api
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("pods/web:8080/proxy/", 200, "GET /  None"),
+        ("pods/http:web:8080/proxy/a%20b/c/?x=1&y", 200, "GET /a%20b/c/?x=1&y  None"),
+        ("pods/web:8080/proxy/teapot", 418, "GET /teapot  None"),
+        ("services/web:80/proxy/proxy/x", 200, "GET /proxy/x  None"),
+        ("services/web:http/proxy/", 200, "GET /  None"),
+    ],
+)
+async def test_the_proxy_subresource_reaches_pods_and_services(
+    proxied: Api, path: str, status: int, said: str
+) -> None:
+    got, text, _ = await proxied.call("GET", f"/api/v1/namespaces/default/{path}")
+    assert (got, text) == (status, said)  # without the API's own token
+
+
+async def test_the_proxy_passes_bodies_and_adds_a_missing_slash(proxied: Api) -> None:
+    got, text, _ = await proxied.call("POST", f"{PODS}/web:8080/proxy/in", {"a": 1})
+    assert (got, text) == (200, 'POST /in {"a": 1} None')
+    got, text, response = await proxied.call("GET", f"{PODS}/web:8080/proxy?x=1")
+    assert (got, text) == (200, "GET /?x=1  None")
+    assert [moved.status for moved in response.history] == [301]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("pods/nosuch/proxy/", 404, 'pods "nosuch" not found'),
+        ("pods/web:nosuch/proxy/", 400, 'no port named "nosuch"'),
+        ("pods/ftp:web:80/proxy/", 400, "[http:|https:]name[:port]"),
+        ("services/web/proxy/", 503, 'no service port "" found for service "web"'),
+        ("services/web:81/proxy/", 503, 'no endpoints available for service "web:81"'),
+        ("services/web:9/proxy/", 503, 'no service port "9" found'),
+    ],
+)
+async def test_a_proxy_to_nowhere_is_a_status(
+    proxied: Api, path: str, status: int, words: str
+) -> None:
+    got, answer, _ = await proxied.call("GET", f"/api/v1/namespaces/default/{path}")
+    assert got == status, answer
+    assert words in answer["message"]
+
+
+@needs_kubectl
+async def test_what_cannot_be_done_to_a_pod_is_said_and_crashes_no_client(talker: Api) -> None:
+    said = await talker.refused("debug", "talker", "--image=busybox", "--", "ls")
+    assert "ephemeral containers are disabled for this cluster" in said
+    assert "kubectl debug POD --copy-to" in said

@@ -3,4 +3,7 @@
 from knlocal.resources.core.kinds import KINDS
 from knlocal.resources.core.table import Field, message_fields
 
-__all__ = ["KINDS", "Field", "message_fields"]
+#: The Kubernetes version whose API is spoken here.
+KUBERNETES_VERSION = "v1.34.0"
+
+__all__ = ["KINDS", "KUBERNETES_VERSION", "Field", "message_fields"]

@@ -39,13 +39,14 @@ def _kind(
     validate: Validator,
     labels: Mapping[str, str] | None = None,
     version: str = "v1",
+    about: str = "",
 ) -> Kind:
     return Kind(
         group=GROUP,
         version=version,
         kind=kind,
         plural=plural,
-        schema=schema.kind_schema(spec, status),
+        schema=schema.kind_schema(spec, status, description=about),
         short_names=short_names,
         categories=("all", "knative", "serving"),
         columns=columns,
@@ -66,6 +67,7 @@ SERVICE = _kind(
     defaults.service,
     validation.service,
     {**_ADDRESSABLE, **_PODSPECABLE},
+    about="Code behind a URL: it keeps a Configuration and a Route of its name.",
 )
 CONFIGURATION = _kind(
     "Configuration",
@@ -77,6 +79,7 @@ CONFIGURATION = _kind(
     defaults.configuration,
     validation.configuration,
     _PODSPECABLE,
+    about="Makes a Revision of its template, and a new one whenever the template changes.",
 )
 REVISION = _kind(
     "Revision",
@@ -94,6 +97,7 @@ REVISION = _kind(
     models.RevisionStatus,
     defaults.revision,
     validation.revision,
+    about="A snapshot of code and configuration that never changes, scaled with its traffic.",
 )
 ROUTE = _kind(
     "Route",
@@ -105,6 +109,7 @@ ROUTE = _kind(
     defaults.route,
     validation.route,
     _ADDRESSABLE,
+    about="A URL, and how its traffic is shared out among Revisions.",
 )
 DOMAIN_MAPPING = _kind(
     "DomainMapping",
@@ -116,6 +121,7 @@ DOMAIN_MAPPING = _kind(
     defaults.domain_mapping,
     validation.domain_mapping,
     version="v1beta1",
+    about="A domain name of one's own for something addressable.",
 )
 
 KINDS: tuple[Kind, ...] = (SERVICE, CONFIGURATION, REVISION, ROUTE, DOMAIN_MAPPING)
