@@ -279,6 +279,7 @@ class Daemon:
             activator_address=self.internal_host,
         )  # fmt: skip
         self.kubelet.drain_hooks.append(self.serving.drain)
+        self.kubelet.node.probed = self.serving.probed
         addresses = Addresses(self.external_port, self.internal_port, self.domain)
         self.eventing = Eventing(
             self.store, self.client, self.routes, self.destinations, self.journal,

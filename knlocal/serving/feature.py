@@ -8,7 +8,7 @@ from knlocal.clock import Clock
 from knlocal.control.controller import Controller
 from knlocal.gateway import Pool, RouteTable
 from knlocal.gateway.tls import Certificates
-from knlocal.resources.base import Obj, uid_of
+from knlocal.resources.base import Obj, spec_of, uid_of
 from knlocal.serving.activator.metrics import Gauges, Labels, render
 from knlocal.serving.activator.registry import Activator, AddressOf
 from knlocal.serving.activator.revision import Served
@@ -27,6 +27,7 @@ from knlocal.serving.revision_gc import RevisionCollector
 from knlocal.serving.route import RouteController
 from knlocal.serving.serverless_service import ServerlessServiceController, publish_endpoints
 from knlocal.serving.service import ServiceController
+from knlocal.serving.template import serving_container
 from knlocal.store.store import NAMESPACE, Store
 from knlocal.store.watch import WatchEvent
 
@@ -105,6 +106,15 @@ class Serving:
         """Return when no request is in flight to a pod that is going away (a drain hook of
         workloads; the grace period is theirs)."""
         await self.activator.drain(pod)
+
+    def probed(self, pod: Obj, container: str, which: str, ok: bool, seconds: float) -> None:
+        """Log a readiness probe of a revision's serving container, when that is asked for
+        (`logging.enable-probe-request-log`): on a cluster the kubelet asks queue-proxy."""
+        settings = self.config.observability
+        if not (settings.enable_request_log and settings.enable_probe_request_log):
+            return
+        if which == "Readiness" and serving_container(spec_of(pod)).get("name") == container:
+            self.request_log.write_probe(pod, ok=ok, seconds=seconds)
 
     def observe(self, told: Callable[[Served], object]) -> None:
         """Call `told` after each request: costs every request a little."""

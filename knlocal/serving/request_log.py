@@ -15,14 +15,18 @@ from typing import Any, NamedTuple
 from multidict import CIMultiDict
 
 from knlocal.clock import Clock
+from knlocal.resources.base import Obj, labels_of, status_of, uid_of
 from knlocal.resources.gotemplate import Template, TemplateError
 from knlocal.resources.settings import Observability
 from knlocal.serving.activator.revision import Served
+from knlocal.serving.kinds import CONFIGURATION_LABEL, REVISION_LABEL, SERVICE_LABEL
 
 log = logging.getLogger(__name__)
 
 #: Lines kept per pod.
 KEPT = 2000
+#: As whom the kubelet asks.
+KUBE_PROBE = "kube-probe/1.32"
 
 
 class Line(NamedTuple):
@@ -113,14 +117,21 @@ class RequestLog:
             self._template = Template(self._text, "requestLog") if self._text else None
 
     def write(self, served: Served) -> None:
-        if self._template is None or served.pod is None:
-            return
+        if served.pod is not None and self._template is not None:
+            self._write(served.pod.uid, values_of(served))
+
+    def write_probe(self, pod: Obj, *, ok: bool, seconds: float) -> None:
+        """A probe of the kubelet, as queue-proxy would have answered it for the container."""
+        if self._template is not None:
+            self._write(uid_of(pod), probe_values(pod, ok=ok, seconds=seconds))
+
+    def _write(self, uid: str, values: LogValues) -> None:
+        assert self._template is not None
         try:
-            text = self._template.render(values_of(served))
+            text = self._template.render(values)
         except TemplateError as error:
             text = f"Failed to execute request log template: {error}"
         line = Line(self.clock.now(), text.rstrip("\n"))
-        uid = served.pod.uid
         self._lines.setdefault(uid, deque(maxlen=KEPT)).append(line)
         for follower in self._followers.get(uid, ()):
             follower(line)
@@ -167,6 +178,35 @@ def values_of(served: Served) -> LogValues:
             pod.ip if pod else "",
         ),
         TraceID=_trace_id(headers),
+    )
+
+
+def probe_values(pod: Obj, *, ok: bool, seconds: float) -> LogValues:
+    """The template's data for a probe of a pod (pkg/queue/health/health_state.go answers it)."""
+    labels, address = labels_of(pod), status_of(pod).get("podIP") or ""
+    headers = CIMultiDict({"User-Agent": KUBE_PROBE, "K-Network-Probe": "queue"})
+    body = "queue" if ok else "queue not ready"
+    return LogValues(
+        Request=RequestValues(
+            Method="GET",
+            RequestURI="/",
+            ContentLength=0,
+            UserAgent=KUBE_PROBE,
+            RemoteAddr=status_of(pod).get("hostIP") or "",
+            Referer="",
+            Proto="HTTP/1.1",
+            Host=address,
+            Header=Header(headers),
+        ),
+        Response=ResponseValues(200 if ok else 503, len(body), seconds),
+        Revision=RevisionValues(
+            labels.get(REVISION_LABEL, ""),
+            pod["metadata"]["namespace"],
+            labels.get(SERVICE_LABEL, ""),
+            labels.get(CONFIGURATION_LABEL, ""),
+            pod["metadata"]["name"],
+            address,
+        ),
     )
 
 

@@ -19,6 +19,9 @@ from knlocal.workloads.tokens import LocalIssuer, TokenIssuer
 if TYPE_CHECKING:
     from knlocal.workloads.podworker import PodWorker
 
+Probed = Callable[[Obj, str, str, bool, float], None]
+"""Told of each probe that counted: the pod, the container's name, "Readiness" or another kind,
+whether it went well, and the seconds it took."""
 DrainHook = Callable[[Obj], Awaitable[None]]
 """Given a pod that is going away; returns when its requests have ended."""
 
@@ -56,6 +59,7 @@ class Node:
     retain: Callable[[PodWorker], Awaitable[bool]] | None = None
     """Asked after a pod drained: True when its containers shall be kept (paused)."""
     runtime_labels: Callable[[Obj], dict[str, str]] = field(default=lambda _pod: {})
+    probed: Probed = field(default=lambda _pod, _container, _which, _ok, _seconds: None)
     poke: Callable[[Key], None] = field(default=lambda _key: None)
     """Have a pod looked at."""
     engine_lost: Callable[[], None] = field(default=lambda: None)

@@ -51,6 +51,9 @@ class PodProbing:
             unhealthy=lambda which, message: run.recorder.warning(
                 run.pod, "Unhealthy", f"{which} probe failed: {message}"
             ),
+            asked=lambda which, ok, seconds: run.node.probed(
+                run.pod, container.name, which, ok, seconds
+            ),
         )
         self._probers[container.name] = Prober(
             probes,

@@ -86,6 +86,8 @@ class Verdicts:
     """Startup or liveness has failed for good: the container must be restarted."""
     unhealthy: Callable[[Which, str], None]
     """A failure worth an Event."""
+    asked: Callable[[Which, bool, float], None] = lambda _which, _ok, _seconds: None
+    """A question that counted: how it went, and how long the answer took."""
 
 
 class Prober:
@@ -182,10 +184,12 @@ class Prober:
         counted: float | None = None
         knock = _KNOCK_FIRST
         while True:
+            asked = self._clock.monotonic()
             answer = await self._ask(probe)
             now = self._clock.monotonic()
             wait = period
             if answer is not None and answer.ok:
+                self._verdicts.asked(which, True, now - asked)
                 yield True
                 if eager and not probe.period and not self._ready:
                     wait = AGGRESSIVE_SECONDS
@@ -194,6 +198,7 @@ class Prober:
                 early = hasty and not answer.reached and now - began < _PATIENCE
                 if not early and (counted is None or now - counted >= period * 0.99):
                     counted = now
+                    self._verdicts.asked(which, False, now - asked)
                     self._verdicts.unhealthy(which, answer.message)
                     yield False
                 if hasty and not answer.reached:

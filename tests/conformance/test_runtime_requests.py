@@ -201,22 +201,25 @@ def test_unknown_hosts_are_404(cluster: Cluster, hello: dict[str, Any]) -> None:
 def test_request_logs_follow_their_template(cluster: Cluster) -> None:
     template = (
         '{"url": "{{js .Request.RequestURI}}", "status": {{.Response.Code}}, '
-        '"revision": "{{.Revision.Name}}"}'
+        '"revision": "{{.Revision.Name}}", "by": "{{js .Request.UserAgent}}"}'
     )
     on: dict[str, str | None] = {
         "logging.enable-request-log": "true",
+        "logging.enable-probe-request-log": "true",
         "logging.request-log-template": template,
     }
     cluster.configure("config-observability", on)
     try:
         made = cluster.ready_service(service(name("logged"), annotations=SCALED))
         called = made["metadata"]["name"]
-        assert cluster.call(made["status"]["url"], "/info?logged").status == 200
+        url, me = made["status"]["url"], {"User-Agent": "me"}
+        assert cluster.call(url, "/info?logged", headers=me).status == 200
         (pod,) = cluster.pods(called)
         log = (f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}/log"
                "?container=queue-proxy")  # fmt: skip
-        line = f'{{"url": "/info?logged", "status": 200, "revision": "{called}-00001"}}'
-        cluster.until(lambda: line in cluster.get(log), lambda: cluster.get(log))
+        for path, by in (("/info?logged", "me"), ("/", "kube-probe/")):
+            line = f'{{"url": "{path}", "status": 200, "revision": "{called}-00001", "by": "{by}'
+            cluster.until(lambda line=line: line in cluster.get(log), lambda: cluster.get(log))
     finally:
         cluster.configure("config-observability", dict.fromkeys(on))
 

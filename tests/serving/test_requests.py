@@ -301,6 +301,30 @@ async def test_the_request_log_follows_its_template(world: World) -> None:
     assert line.text == f"GET /a?b\\u003D1 200 hello-00001 {pod['metadata']['name']} me"
 
 
+async def test_readiness_probes_are_logged_when_that_is_asked_for(world: World) -> None:
+    await world.apply(service())
+    template = "{{.Request.UserAgent}} {{.Request.RequestURI}} {{.Response.Code}}"
+    on = {
+        "logging.enable-request-log": "true",
+        "logging.request-log-template": template + " {{.Revision.Name}}",
+    }
+    world.configure("config-observability", **on)
+    (pod,) = world.store.list(POD)
+
+    def logged() -> list[str]:
+        world.serving.probed(pod, "user-container", "Readiness", True, 0.001)
+        world.serving.probed(pod, "user-container", "Liveness", True, 0.001)
+        world.serving.probed(pod, "user-container", "Readiness", False, 0.001)
+        return [line.text for line in world.serving.request_log.lines(pod["metadata"]["uid"])]
+
+    assert logged() == []
+    world.configure("config-observability", **{"logging.enable-probe-request-log": "true"})
+    assert logged() == [
+        "kube-probe/1.32 / 200 hello-00001",
+        "kube-probe/1.32 / 503 hello-00001",
+    ]
+
+
 async def test_pods_whose_address_is_known_late_are_used_as_soon_as_it_is() -> None:
     async with World() as world:
         world.keep_pods = True
