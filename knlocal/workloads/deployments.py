@@ -12,14 +12,18 @@ from knlocal.resources.base import (
     Key,
     Obj,
     annotations_of,
+    controller_of,
     copy,
+    is_controlled_by,
     is_deleting,
     key_of,
     owner_reference,
     spec_of,
     status_of,
+    uid_of,
 )
 from knlocal.store.store import Store
+from knlocal.workloads import rollout
 from knlocal.workloads.deploymentstatus import (
     deployment_status,
     progress_deadline_in,
@@ -27,10 +31,13 @@ from knlocal.workloads.deploymentstatus import (
     simulated_status,
 )
 from knlocal.workloads.podcontrol import fresh, owned, template_hash
+from knlocal.workloads.podstatus import is_terminal
+from knlocal.workloads.rollout import DESIRED, MOST, replicas
 from knlocal.workloads.standby import Standbys
 from knlocal.workloads.terms import (
     CONFIG_MAP,
     DEPLOYMENT,
+    POD,
     REPLICA_SET,
     SECRET,
     SHOWN_ONLY,
@@ -39,9 +46,11 @@ from knlocal.workloads.terms import (
 )
 
 REVISION = "deployment.kubernetes.io/revision"
-_DESIRED = "deployment.kubernetes.io/desired-replicas"
-_MOST = "deployment.kubernetes.io/max-replicas"
-_NOT_COPIED = {"kubectl.kubernetes.io/last-applied-configuration", REVISION, _DESIRED, _MOST}
+_HISTORY = "deployment.kubernetes.io/revision-history"
+_NOT_COPIED = {
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION, _HISTORY, DESIRED, MOST, "deprecated.deployment.rollback.to",
+}  # fmt: skip
 
 
 class DeploymentController(Controller):
@@ -56,12 +65,22 @@ class DeploymentController(Controller):
     def watches(self) -> Sequence[Watching]:
         return [
             Watching(REPLICA_SET, owned_by(DEPLOYMENT)),
+            Watching(POD, self._waiting_for_last),
             Watching(CONFIG_MAP, self._config_changed),
             Watching(SECRET, self._config_changed),
         ]
 
     def accepts(self, obj: Obj) -> bool:
         return annotations_of(obj).get(SHOWN_ONLY) != "true"
+
+    def _waiting_for_last(self, pod: Obj) -> Iterable[Key]:
+        """The Deployment that makes its new pods when the last old one has gone (Recreate)."""
+        owner = controller_of(pod) if is_deleting(pod) or is_terminal(pod) else None
+        if owner is None or owner["kind"] != REPLICA_SET.kind:
+            return []
+        found = self.store.find(REPLICA_SET, pod["metadata"]["namespace"], owner["name"])
+        keys = owned_by(DEPLOYMENT)(found) if found else []
+        return [k for k in keys if (d := self.store.find_key(k)) and rollout.is_recreate(d)]
 
     def _config_changed(self, obj: Obj) -> Iterable[Key]:
         if self._standbys:
@@ -83,8 +102,9 @@ class DeploymentController(Controller):
             self.update_status(deployment, status)
             return None
         new, created = self._new_replica_set(deployment)
+        deployment = fresh(self.store, deployment)
+        self._move(deployment, new)
         if new is not None:
-            self._roll(deployment, new)
             self._forget_old(deployment, new)
         self._report(key, new, created=created)
         if self._standbys:
@@ -96,17 +116,28 @@ class DeploymentController(Controller):
 
     def _new_replica_set(self, deployment: Obj) -> tuple[Obj | None, bool]:
         """The ReplicaSet of the current template, made when it is missing (and whether it was)."""
-        hash_ = template_hash(spec_of(deployment)["template"])
+        collisions = int(status_of(deployment).get("collisionCount") or 0)
+        hash_ = template_hash(spec_of(deployment)["template"], collisions)
         name = f"{deployment['metadata']['name']}-{hash_}"
         namespace = deployment["metadata"]["namespace"]
         found = self.store.find(REPLICA_SET, namespace, name)
-        if found is not None:
-            return self._annotated(deployment, found), False
+        if found is not None and is_controlled_by(found, deployment):
+            return self._followed(deployment, found), False
+        if found is not None:  # of a Deployment before, or of nobody: its name is taken
+            self.update_status(
+                deployment, {**status_of(deployment), "collisionCount": collisions + 1}
+            )
+            return self._new_replica_set(fresh(self.store, deployment))
         if spec_of(deployment).get("paused"):
             return None, False
-        made = self.store.create(self._make(deployment, name, hash_))
+        draft = self._make(deployment, name, hash_)
+        old = self._old(deployment, None)
+        if not (rollout.is_recreate(deployment) and any(map(self._pods_left, old))):
+            draft["spec"]["replicas"] = rollout.roll_new(deployment, draft, old)[name]
+        made = self.store.create(draft)
         self._number(deployment, made)
-        return self.store.get(REPLICA_SET, namespace, name), True
+        self._tell_scaled(deployment, name, 0, replicas(made))
+        return fresh(self.store, made), True
 
     def _make(self, deployment: Obj, name: str, hash_: str) -> Obj:
         spec, label = spec_of(deployment), {TEMPLATE_HASH: hash_}
@@ -115,8 +146,6 @@ class DeploymentController(Controller):
         metadata["labels"] = (metadata.get("labels") or {}) | label
         selector = copy(spec.get("selector") or {})
         selector["matchLabels"] = (selector.get("matchLabels") or {}) | label
-        others = [r for r in owned(self.store, deployment, "ReplicaSet") if _replicas(r) > 0]
-        wanted = self._room(deployment, others) if others else _replicas(deployment)
         return {
             "apiVersion": "apps/v1",
             "kind": "ReplicaSet",
@@ -128,121 +157,113 @@ class DeploymentController(Controller):
                 "ownerReferences": [owner_reference(deployment)],
             },
             "spec": {
-                "replicas": wanted,
-                "minReadySeconds": spec.get("minReadySeconds") or 0,
+                "replicas": 0,
+                "minReadySeconds": self._min_ready(deployment),
                 "selector": selector,
                 "template": template,
             },
         }
 
     def _annotations(self, deployment: Obj) -> dict[str, str]:
-        wanted = _replicas(deployment)
         own = {k: v for k, v in annotations_of(deployment).items() if k not in _NOT_COPIED}
-        surge, _ = rolling_limits(deployment)
-        return own | {_DESIRED: str(wanted), _MOST: str(wanted + surge)}
+        return own | self._marks(deployment)
 
-    def _annotated(self, deployment: Obj, replica_set: Obj) -> Obj:
-        """The number follows when an older template is taken up again (a rollback)."""
-        if annotations_of(replica_set).get(REVISION) == annotations_of(deployment).get(REVISION):
-            return replica_set
-        self._number(deployment, replica_set)
-        return fresh(self.store, replica_set)
+    @staticmethod
+    def _marks(deployment: Obj) -> dict[str, str]:
+        wanted, (surge, _) = replicas(deployment), rolling_limits(deployment)
+        return {DESIRED: str(wanted), MOST: str(wanted + surge if wanted else 0)}
+
+    def _followed(self, deployment: Obj, found: Obj) -> Obj:
+        """What changes in a Deployment without its template changing. The number follows when an
+        older template is taken up again (a rollback)."""
+        own, ready = self._annotations(deployment), self._min_ready(deployment)
+        own = {k: v for k, v in own.items() if k not in (DESIRED, MOST)}
+        if not own.items() <= annotations_of(found).items() or ready != self._min_ready(found):
+
+            def change(one: Obj) -> None:
+                one["metadata"].setdefault("annotations", {}).update(own)
+                one["spec"]["minReadySeconds"] = ready
+
+            key = key_of(found)
+            found = self.store.modify(REPLICA_SET, key.namespace, key.name, change)
+        if annotations_of(found).get(REVISION) != annotations_of(deployment).get(REVISION):
+            self._number(deployment, found)
+            found = fresh(self.store, found)
+        return found
+
+    @staticmethod
+    def _min_ready(obj: Obj) -> int:
+        return int(spec_of(obj).get("minReadySeconds") or 0)
 
     def _number(self, deployment: Obj, replica_set: Obj) -> None:
         """Give the ReplicaSet the next revision number, and the Deployment the same."""
-        others = [
-            _revision(r)
-            for r in owned(self.store, deployment, "ReplicaSet")
-            if r["metadata"]["uid"] != replica_set["metadata"]["uid"]
-        ]
-        number = str(max(_revision(replica_set), max(others, default=0) + 1))
+        others = [_revision(one) for one in self._old(deployment, replica_set)]
+        before = _revision(replica_set)
+        number = str(max(before, max(others, default=0) + 1))
+
+        def put(one: Obj) -> None:
+            annotations = one["metadata"].setdefault("annotations", {})
+            if one["kind"] == REPLICA_SET.kind and before:
+                past = [p for p in annotations.get(_HISTORY, "").split(",") if p]
+                annotations[_HISTORY] = ",".join([*past, str(before)])
+            annotations[REVISION] = number
+
         for obj in (replica_set, deployment):
             key = key_of(obj)
-
-            def put(one: Obj) -> None:
-                one["metadata"].setdefault("annotations", {})[REVISION] = number
-
             if annotations_of(obj).get(REVISION) != number:
                 self.store.modify(key.group_kind, key.namespace, key.name, put)
 
-    def _scale(
-        self, deployment: Obj, replica_set: Obj, wanted: int, *, quiet: bool = False
-    ) -> None:
-        before = _replicas(replica_set)
-        if before == wanted:
-            return
-        key = key_of(replica_set)
-        marks = {k: v for k, v in self._annotations(deployment).items() if k in (_DESIRED, _MOST)}
-
-        def change(one: Obj) -> None:
-            one["spec"]["replicas"] = wanted
-            one["metadata"].setdefault("annotations", {}).update(marks)
-
-        self.store.modify(REPLICA_SET, key.namespace, key.name, change)
-        word = "up" if wanted > before else "down"
-        self.recorder.normal(
-            deployment,
-            "ScalingReplicaSet",
-            f"Scaled {word} replica set {key.name} from {before} to {wanted}",
-        )
-
     # -- rolling ------------------------------------------------------------------------------
 
-    def _roll(self, deployment: Obj, new: Obj) -> None:
-        old = [
-            r
-            for r in owned(self.store, deployment, "ReplicaSet")
-            if r["metadata"]["uid"] != new["metadata"]["uid"] and _replicas(r) > 0
-        ]
-        wanted = _replicas(deployment)
-        if not old:
-            self._scale(deployment, new, wanted)
-        elif spec_of(deployment).get("paused"):
+    def _move(self, deployment: Obj, new: Obj | None) -> None:
+        """Take the next step; what changes by it comes back as a change of a ReplicaSet."""
+        old = self._old(deployment, new)
+        if spec_of(deployment).get("paused") or rollout.is_scaling(deployment, self._all(new, old)):
+            self._apply(deployment, rollout.scale(deployment, new, old))
+        elif new is None:
             return
-        elif (spec_of(deployment).get("strategy") or {}).get("type") == "Recreate":
-            for one in old:
-                self._scale(deployment, one, 0)
+        elif rollout.is_recreate(deployment):
+            self._apply(deployment, {one["metadata"]["name"]: 0 for one in old})
             if not any(self._pods_left(one) for one in old):
-                self._scale(deployment, new, wanted)
+                self._apply(deployment, rollout.scale(deployment, new, []))
         else:
-            self._scale(
-                deployment, new, min(wanted, _replicas(new) + self._room(deployment, [*old, new]))
-            )
-            self._shrink_old(deployment, new, old)
+            self._apply(deployment, rollout.roll_new(deployment, new, old))
+            old = [fresh(self.store, one) for one in old]
+            self._apply(deployment, rollout.roll_old(deployment, fresh(self.store, new), old))
 
-    def _room(self, deployment: Obj, replica_sets: list[Obj]) -> int:
-        """How many more pods may be there at once."""
-        strategy = (spec_of(deployment).get("strategy") or {}).get("type")
-        if strategy == "Recreate":
-            return 0
-        surge, _ = rolling_limits(deployment)
-        most = _replicas(deployment) + surge
-        return max(0, min(_replicas(deployment), most - sum(_replicas(r) for r in replica_sets)))
+    def _old(self, deployment: Obj, new: Obj | None) -> list[Obj]:
+        uid = uid_of(new) if new else ""
+        return [r for r in owned(self.store, deployment, "ReplicaSet") if uid_of(r) != uid]
 
-    def _shrink_old(self, deployment: Obj, new: Obj, old: list[Obj]) -> None:
-        new = fresh(self.store, new)
-        _, unavailable = rolling_limits(deployment)
-        least = _replicas(deployment) - unavailable
-        total = sum(_replicas(r) for r in (*old, new))
-        not_yet = max(0, _replicas(new) - _available(new))
-        can_go = total - least - not_yet
-        if can_go <= 0:
-            return
-        for one in old:  # first what does not work anyway
-            broken = min(can_go, _replicas(one) - _available(one))
-            if broken > 0:
-                self._scale(deployment, one, _replicas(one) - broken)
-                can_go -= broken
-        old = [fresh(self.store, one) for one in old]
-        spare = sum(_available(r) for r in (*old, new)) - least
-        for one in old:
-            go = min(_replicas(one), spare)
-            if go > 0:
-                self._scale(deployment, one, _replicas(one) - go)
-                spare -= go
+    @staticmethod
+    def _all(new: Obj | None, old: list[Obj]) -> list[Obj]:
+        return [*old, new] if new else old
+
+    def _apply(self, deployment: Obj, plan: rollout.Plan) -> None:
+        """Give the ReplicaSets their numbers, and note what they were worked out from."""
+        namespace = deployment["metadata"]["namespace"]
+        for name, wanted in plan.items():
+            found = self.store.get(REPLICA_SET, namespace, name)
+            before, marks = replicas(found), self._marks(deployment)
+            if before == wanted and marks.items() <= annotations_of(found).items():
+                continue
+
+            def change(one: Obj, wanted: int = wanted, marks: dict[str, str] = marks) -> None:
+                one["spec"]["replicas"] = wanted
+                one["metadata"].setdefault("annotations", {}).update(marks)
+
+            self.store.modify(REPLICA_SET, namespace, name, change)
+            self._tell_scaled(deployment, name, before, wanted)
+
+    def _tell_scaled(self, deployment: Obj, name: str, before: int, now: int) -> None:
+        if before != now:
+            word = "up" if now > before else "down"
+            message = f"Scaled {word} replica set {name} from {before} to {now}"
+            self.recorder.normal(deployment, "ScalingReplicaSet", message)
 
     def _pods_left(self, replica_set: Obj) -> bool:
-        return bool(owned(self.store, replica_set))
+        """Also those on their way out: Recreate waits for the last of them."""
+        return any(not is_terminal(pod) for pod in owned(self.store, replica_set))
 
     def _forget_old(self, deployment: Obj, new: Obj) -> None:
         """Keep `revisionHistoryLimit` old ReplicaSets for rollbacks."""
@@ -250,8 +271,8 @@ class DeploymentController(Controller):
         idle = [
             r
             for r in owned(self.store, deployment, "ReplicaSet")
-            if r["metadata"]["uid"] != new["metadata"]["uid"]
-            and not _replicas(r)
+            if uid_of(r) != uid_of(new)
+            and not replicas(r)
             and not status_of(r).get("replicas")
             and not is_deleting(r)
         ]
@@ -271,14 +292,6 @@ class DeploymentController(Controller):
             deployment, replica_sets, new, created=created, now=self.clock.now()
         )
         self.update_status(deployment, status)
-
-
-def _replicas(obj: Obj) -> int:
-    return int(spec_of(obj).get("replicas", 1))
-
-
-def _available(replica_set: Obj) -> int:
-    return int(status_of(replica_set).get("availableReplicas") or 0)
 
 
 def _revision(obj: Obj) -> int:

@@ -20,7 +20,6 @@ from knlocal.workloads.podcontrol import set_condition, without_condition
 from knlocal.workloads.terms import SIMULATED_DOWN
 
 _DONE = "NewReplicaSetAvailable"
-_COUNTS = ("updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
 
 
 def deployment_status(

@@ -110,9 +110,11 @@ def _newest_first(pod: Obj) -> tuple[float, int]:
     return -created, -int(metadata.get("resourceVersion") or 0)
 
 
-def template_hash(template: Mapping[str, Any]) -> str:
-    """Ten characters that change with the template (the `pod-template-hash` label)."""
+def template_hash(template: Mapping[str, Any], collisions: int = 0) -> str:
+    """Ten characters that change with the template (the `pod-template-hash` label), and with how
+    many names made of them were taken."""
     content = json.dumps(template, sort_keys=True, separators=(",", ":"), default=str)
+    content += str(collisions or "")
     number = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
     letters = []
     for _ in range(10):
