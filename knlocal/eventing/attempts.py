@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from knlocal.clock import Clock
 from knlocal.eventing.deadletter import error_attributes
@@ -14,6 +14,7 @@ from knlocal.eventing.delivery import should_retry
 from knlocal.eventing.engines import Message
 from knlocal.eventing.subscription import UNTRIED, Answer, Subscription, is_event
 from knlocal.events import Event, InvalidEvent, decode
+from knlocal.gateway.post import Line, Sender
 from knlocal.journal import Step, Trail
 from knlocal.journal.trail import StepKind, response_start
 
@@ -24,22 +25,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Posted(Protocol):
-    """A POST under way."""
-
-    def cancel(self) -> None:
-        """Break it off; its callback is not called any more."""
-
-
 class Transport(NamedTuple):
     """How deliveries reach the world."""
 
     clock: Clock
     send: Callable[..., Awaitable[Answer]]
     """send(url, event, message, subscription, *, wants_reply) makes one attempt."""
-    post: Callable[[Message, Subscription, Callable[[Answer | None], object]], Posted | None]
-    """Makes one attempt at a subscription's subscriber by callback, when nothing needs waiting for;
-    None when something does. The answer None means: nothing came of it, make it by `send`."""
+    line: Callable[[Subscription, Sender], Line | None]
+    """A kept connection to a subscription's subscriber; None when that needs waiting, or is not how
+    the subscriber is reached."""
     step: Callable[[Trail, Step], None]
 
 

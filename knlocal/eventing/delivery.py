@@ -36,6 +36,8 @@ class DeliveryPolicy:
     retry_after_max: float = 0.0
     mode: Mode | None = None
     """The mode that the subscriber gets; None keeps what came in."""
+    backoff_max: float = 0.0
+    """The most that back-off grows to; 0 sets no bound. A Retry-After has its own."""
 
     def pause(self, retry: int, status: int, retry_after: str, now: datetime) -> float:
         """Seconds before retry number `retry` (the first is 0), after an answer of `status`."""
@@ -46,12 +48,13 @@ class DeliveryPolicy:
         return pause
 
     def backoff(self, retry: int) -> float:
+        pause = 0.0
         if self.backoff_policy == "linear":
-            return self.backoff_delay * retry
-        if self.backoff_policy == "exponential":
+            pause = self.backoff_delay * retry
+        elif self.backoff_policy == "exponential":
             # Beyond 2^31 seconds nobody waits; the exponent must not run away.
-            return self.backoff_delay * 2.0 ** min(retry, 31)
-        return 0.0
+            pause = self.backoff_delay * 2.0 ** min(retry, 31)
+        return min(pause, self.backoff_max) if self.backoff_max else pause
 
 
 def policy_of(delivery: Mapping[str, Any] | None) -> DeliveryPolicy:
@@ -66,6 +69,7 @@ def policy_of(delivery: Mapping[str, Any] | None) -> DeliveryPolicy:
         timeout=_seconds(delivery.get("timeout")) or DEFAULT_TIMEOUT,
         retry_after_max=_seconds(delivery.get("retryAfterMax")),
         mode=formats.get(delivery.get("format")),
+        backoff_max=_seconds(delivery.get("backoffMax")),
     )
 
 
@@ -79,11 +83,11 @@ def retry_after_seconds(header: str, now: datetime) -> float:
     header = header.strip()
     if not header:
         return 0.0
-    if header.isdigit():
+    if header.isascii() and header.isdigit():
         return float(header) if len(header) < 10 else 1e9
     try:
         moment = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -8,18 +8,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
-from multidict import CIMultiDict
-
 from knlocal.clock import Clock
 from knlocal.eventing.attempts import Transport
 from knlocal.eventing.engines import Engine, MemoryEngine, Message
 from knlocal.eventing.exchange import Exchange
 from knlocal.eventing.subscription import Answer, Subscription
 from knlocal.events import Event, encode
-from knlocal.events.http import lines
 from knlocal.gateway.client import HttpClient, HttpClientError
-from knlocal.gateway.http1 import ResponseHead
-from knlocal.gateway.post import Post
+from knlocal.gateway.post import Line, Sender
 from knlocal.journal import Door, Journal
 
 log = logging.getLogger(__name__)
@@ -48,7 +44,7 @@ class Dispatcher:
         self._exchanges: dict[tuple[str, str, str], Exchange] = {}
         self._by_url: dict[str, Exchange] = {}
         step = journal.step if journal else lambda trail, step: None
-        self._transport = Transport(clock, self._send, self._post_now, step)
+        self._transport = Transport(clock, self._send, self._line, step)
 
     async def start(self) -> None:
         for engine in self.engines.values():
@@ -159,32 +155,15 @@ class Dispatcher:
             headers.append(PREFER_REPLY)
         return await self._post(url, headers, encoded.body, policy.timeout)
 
-    def _post_now(
-        self,
-        message: Message,
-        subscription: Subscription,
-        answered: Callable[[Answer | None], object],
-    ) -> Post | None:
-        """The first attempt at a subscription's subscriber, by callback if that is possible."""
+    def _line(self, subscription: Subscription, sender: Sender) -> Line | None:
+        """A kept connection to a subscription's subscriber, when there is one."""
         url = subscription.subscriber
         if self.around is not None or _canonical(url) in self._by_url:
             return None
-        policy = subscription.policy
-        head, body = lines(message.event, policy.mode)
-        head += f"Kn-Namespace: {subscription.namespace}\r\nPrefer: reply\r\n"
-        for name, value in message.forward:
-            head += f"{name}: {value}\r\n"
-
-        def arrived(head: ResponseHead, body: bytes) -> None:
-            if head.status in (307, 308):
-                answered(None)  # redirected: the long way follows it
-            else:
-                answered(Answer(head.status, CIMultiDict(head.headers), body))
-
-        return self._client.post(
-            url, head, body, policy.timeout,
-            arrived, lambda why: answered(Answer(0, error=why)), lambda: answered(None),
-        )  # fmt: skip
+        try:
+            return self._client.line(url, sender)
+        except HttpClientError:
+            return None  # `_send` says why
 
     async def _post(
         self, url: str, headers: Sequence[tuple[str, str]], body: bytes, timeout: float

@@ -11,9 +11,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from knlocal.eventing.attempts import Attempts, Posted
+from multidict import CIMultiDict
+
+from knlocal.eventing.attempts import Attempts
 from knlocal.eventing.engines import Message
-from knlocal.eventing.subscription import UNTRIED, Answer, is_event
+from knlocal.eventing.subscription import UNTRIED, Answer, Subscription, is_event
+from knlocal.events import has_event
+from knlocal.events.http import lines
+from knlocal.gateway.http1 import ResponseHead
+from knlocal.gateway.post import Line
 from knlocal.journal import Step
 
 if TYPE_CHECKING:
@@ -24,16 +30,25 @@ log = logging.getLogger(__name__)
 QUICK = 0.01
 """Seconds that a delivery may take for its subscriber to count as quick."""
 
+RENEWED_AFTER = 64
+"""Posts on a line, until it is looked again whether there is a better way to the subscriber."""
+
 
 class Lane:
     __slots__ = (
-        "_attempts", "_posted", "_retired", "_since", "_subscriber", "_task", "doing", "message",
+        "_attempts", "_bound", "_extra", "_line", "_plain", "_retired", "_since", "_subscriber",
+        "_task", "doing", "message",
     )  # fmt: skip
 
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
         self._attempts = Attempts(self, subscriber)
-        self._posted: Posted | None = None
+        self._line: Line | None = None
+        #: What the line was made for, and the header lines of every post on it.
+        self._bound: Subscription | None = None
+        self._extra = ""
+        #: The last head that said nothing but "accepted": parsed heads are shared.
+        self._plain: ResponseHead | None = None
         self._task: asyncio.Task[None] | None = None
         self._retired = False
         self._since = 0.0
@@ -46,17 +61,15 @@ class Lane:
         """Begin with the next message, or wait for one."""
         queue = self._subscriber.queue
         if self._retired:
+            self._drop_line()
             queue.filled()  # somebody else may have been meant
             return
         message = queue.take()
         if message is None:
+            self._drop_line()
             queue.when_filled(self.go_on)
-            return
-        if not self._begin(message):
-            self._task = asyncio.create_task(
-                self._work(message, UNTRIED),
-                name=f"deliver to {self._subscriber.subscription.name}",
-            )
+        elif not self._begin(message):
+            self._start_work(message, UNTRIED)
 
     def retire(self) -> None:
         """Take no more messages."""
@@ -65,9 +78,7 @@ class Lane:
     def stop(self) -> asyncio.Task[None] | None:
         """Break off at once. What is returned is to be waited for."""
         self._retired = True
-        if self._posted is not None:
-            self._posted.cancel()
-            self._posted = None
+        self._drop_line()
         if self._task is not None:
             self._task.cancel()
         return self._task
@@ -81,46 +92,100 @@ class Lane:
         self.message = message
         self.doing = ""
         subscriber.active += 1
-        if subscription.unresolved or not subscription.subscriber:
-            return False
-        transport = subscriber.transport
-        self._since = transport.clock.monotonic()
-        self._posted = transport.post(message, subscription, self._answered)
-        return self._posted is not None
+        line = self._line
+        if line is None or self._bound is not subscription or line.posts >= RENEWED_AFTER:
+            line = self._new_line(subscription)
+            if line is None:
+                return False
+        policy = subscription.policy
+        head, body = lines(message.event, policy.mode)
+        head += self._extra
+        for name, value in message.forward:
+            head += f"{name}: {value}\r\n"
+        self._since = subscriber.transport.clock.monotonic()
+        if line.post(head, body, policy.timeout):
+            return True
+        self._drop_line()
+        return False
 
-    def _answered(self, answer: Answer | None) -> None:
-        """The subscriber has answered; None: nothing came of the attempt, make it anew."""
-        self._posted = None
+    def _new_line(self, subscription: Subscription) -> Line | None:
+        self._drop_line()
+        if subscription.unresolved or not subscription.subscriber:
+            return None
+        self._line = self._subscriber.transport.line(subscription, self)
+        self._bound = subscription
+        self._extra = f"Kn-Namespace: {subscription.namespace}\r\nPrefer: reply\r\n"
+        return self._line
+
+    def _drop_line(self) -> None:
+        line = self._line
+        if line is not None:
+            self._line = None
+            line.close()
+
+    def arrived(self, head: ResponseHead, body: bytes) -> None:
+        """The subscriber has answered (`gateway.post.Sender`)."""
         message = self.message
         assert message is not None
-        if answer is not None and self._simply_accepted(message, answer):
+        if not body and (head is self._plain or self._says_only_accepted(head)):
+            self._accepted(message, head.status)
             self._ended(message)
             self.go_on()
             return
-        self._task = asyncio.create_task(
-            self._work(message, UNTRIED if answer is None else answer),
-            name=f"deliver to {self._subscriber.subscription.name}",
-        )
+        self._drop_line()
+        if head.status in (307, 308):
+            self._start_work(message, UNTRIED)  # which follows redirects
+            return
+        answer = Answer(head.status, CIMultiDict(head.headers), body)
+        self._tell(message, answer)
+        self._start_work(message, answer)
 
-    def _simply_accepted(self, message: Message, answer: Answer) -> bool:
-        """Tell the trail about an attempt; whether it was all there is to do."""
+    def _says_only_accepted(self, head: ResponseHead) -> bool:
+        if 200 <= head.status < 300 and not has_event(CIMultiDict(head.headers)):
+            self._plain = head
+            return True
+        return False
+
+    def failed(self, why: str) -> None:
+        message = self.message
+        assert message is not None
+        self._line = None
+        answer = Answer(0, error=why)
+        self._tell(message, answer)
+        self._start_work(message, answer)
+
+    def unanswered(self) -> None:
+        assert self.message is not None
+        self._line = None
+        self._start_work(self.message, UNTRIED)
+
+    def _accepted(self, message: Message, status: int) -> None:
+        """All went well: one step tells of the attempt and the delivery."""
         subscriber = self._subscriber
         subscription, transport = subscriber.subscription, subscriber.transport
-        took = transport.clock.monotonic() - self._since
-        trail = message.trail
-        url = subscription.subscriber
-        if not answer.accepted or answer.body or is_event(answer):
-            subscriber.quick = False
-            if trail is not None:
-                self._attempts.step_attempt(trail, url, answer, took)
-            return False
+        clock = transport.clock
+        took = clock.monotonic() - self._since
         subscriber.quick = took < QUICK
-        if trail is not None:
-            now = transport.clock.now()
+        if message.trail is not None:
             transport.step(
-                trail, Step("delivered", subscription.name, now, url, answer.status, took)
+                message.trail,
+                Step(
+                    "delivered",
+                    subscription.name,
+                    clock.now(),
+                    subscription.subscriber,
+                    status,
+                    took,
+                ),
             )
-        return True
+
+    def _tell(self, message: Message, answer: Answer) -> None:
+        """The trail of an attempt that is not all there is to do."""
+        if message.trail is not None:
+            subscriber = self._subscriber
+            took = subscriber.transport.clock.monotonic() - self._since
+            url = subscriber.subscription.subscriber
+            self._attempts.step_attempt(message.trail, url, answer, took)
 
     def _ended(self, message: Message) -> None:
         subscriber = self._subscriber
@@ -131,6 +196,10 @@ class Lane:
         subscriber.release()
 
     # -- everything else ----------------------------------------------------------------------
+
+    def _start_work(self, message: Message, first: Answer) -> None:
+        name = f"deliver to {self._subscriber.subscription.name}"
+        self._task = asyncio.create_task(self._work(message, first), name=name)
 
     async def _work(self, message: Message, first: Answer) -> None:
         """Deliver `message`, to which `first` was the answer so far; then those behind it, as long
@@ -166,8 +235,10 @@ class Lane:
             first = await transport.send(
                 url, message.event, message, subscription, wants_reply=True
             )
-            if self._simply_accepted(message, first):
+            if first.accepted and not first.body and not is_event(first):
+                self._accepted(message, first.status)
                 return
+            self._tell(message, first)
         subscriber.quick = False
         subscriber.release_all()
         await self._attempts.deliver(message, first)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -24,7 +24,7 @@ from knlocal.gateway.http1_upstream import Http1Upstream
 from knlocal.gateway.local import LocalRequest
 from knlocal.gateway.names import full_names, is_cluster_local
 from knlocal.gateway.pool import Pool
-from knlocal.gateway.post import Arrived, Failed, Post
+from knlocal.gateway.post import Line, Sender
 from knlocal.gateway.routes import RouteTable
 from knlocal.gateway.upstream import Endpoint, Exchange, NotSent, UnansweredError, UpstreamError
 
@@ -135,32 +135,16 @@ class HttpClient:
         finally:
             deadlines.cancel(token)
 
-    def post(
-        self,
-        url: str,
-        lines: str,
-        body: bytes,
-        timeout: float,
-        arrived: Arrived,
-        failed: Failed,
-        unanswered: Callable[[], object],
-    ) -> Post | None:
-        """POST without a task on a kept connection; None, and nothing is sent, when there is none
-        or the URL is answered in process. `lines` are header lines as they are to be sent, each
-        with its CRLF, without Host and Content-Length; see `Post` for the callbacks."""
+    def line(self, url: str, sender: Sender) -> Line | None:
+        """A kept connection for posting to `url` by callbacks; None when there is none, or when the
+        URL is answered in process. InvalidUrl as `request`."""
         address = _parse(url)
-        endpoint = address.endpoint
         if self._find(address.host) is not None:
             return None
-        connection = self._pool.idle(endpoint)
+        connection = self._pool.idle(address.endpoint)
         if not isinstance(connection, Http1Upstream):
             return None
-        head = f"{address.start}{lines}Content-Length: {len(body)}\r\n\r\n"
-        connection.send_raw("POST", head.encode("utf-8", "surrogateescape") + body)
-        return Post(
-            connection, self._pool.deadlines.of(timeout), timeout, self._max_response,
-            arrived, failed, unanswered,
-        )  # fmt: skip
+        return Line(connection, address.start, self._pool.deadlines, self._max_response, sender)
 
     async def close(self) -> None:
         """Close idle connections (of its own pool only)."""

@@ -90,7 +90,7 @@ class Http1Upstream(Writer, Exchange):
         """All of the request is out."""
         self._chunked = False
 
-    def send_raw(self, method: str, request: bytes) -> None:
+    def send_whole(self, method: str, request: bytes) -> None:
         """A whole request, head and body, ready to be sent."""
         self._begin(method, True)
         self.send(request)

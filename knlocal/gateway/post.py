@@ -1,62 +1,81 @@
-"""A POST by callback: written to a kept connection, its answer handed over when it is here.
+"""POST after POST on one kept connection, by callbacks: how events are delivered.
 
-What `HttpClient.request` does with a task, for the case that nothing has to be waited for but the
-answer: a connection stands ready and the answer is short. Events are delivered this way.
+What `HttpClient.request` does with a task for each request, for the case that nothing has to be
+waited for but the answer: a connection stands ready, and answers are short.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
-from knlocal.gateway.deadlines import Deadlines
+from knlocal.gateway.deadlines import DeadlineBook, Deadlines
 from knlocal.gateway.http1 import ResponseHead
 from knlocal.gateway.http1_upstream import Http1Upstream
 from knlocal.gateway.upstream import UnansweredError, UpstreamError
 
-Arrived = Callable[[ResponseHead, bytes], object]
-Failed = Callable[[str], object]
+
+class Sender(Protocol):
+    """Who posts. One of these is called for each POST; it may post again at once."""
+
+    def arrived(self, head: ResponseHead, body: bytes) -> None:
+        """A whole answer."""
+
+    def failed(self, why: str) -> None:
+        """There was none; the line is dead."""
+
+    def unanswered(self) -> None:
+        """The connection had been closed meanwhile, before anything of an answer came: send it
+        another way; the line is dead."""
 
 
-class Post:
-    """One POST under way on `connection`.
-
-    Calls one of three when it is over: `arrived(head, body)` with a whole answer, `failed(why)`, or
-    `unanswered()` when the connection turned out to be dead before anything of an answer came.
-    """
+class Line:
+    """A kept connection in the hands of one sender, who posts one thing at a time and gives it back
+    with `close` when there is nothing more to post."""
 
     __slots__ = (
-        "_arrived", "_connection", "_deadline", "_deadlines", "_failed", "_limit", "_rest",
-        "_seconds", "_unanswered",
+        "_connection", "_deadline", "_deadlines", "_limit", "_of", "_reading", "_seconds",
+        "_sender", "_start", "posts",
     )  # fmt: skip
 
     def __init__(
-        self,
-        connection: Http1Upstream,
-        deadlines: Deadlines,
-        seconds: float,
-        limit: int,
-        arrived: Arrived,
-        failed: Failed,
-        unanswered: Callable[[], object],
+        self, connection: Http1Upstream, start: str, of: DeadlineBook, limit: int, sender: Sender
     ) -> None:
         self._connection = connection
-        self._deadlines = deadlines
-        self._seconds = seconds
+        self._start = start
+        self._of = of
+        self._seconds = 0.0
+        self._deadlines: Deadlines | None = None
+        self._deadline = 0
         self._limit = limit
-        self._arrived = arrived
-        self._failed = failed
-        self._unanswered = unanswered
-        self._rest: asyncio.Task[None] | None = None
-        self._deadline = deadlines.add(self._expired)
-        connection.on_arrival = self._look
+        self._sender = sender
+        self._reading: asyncio.Task[None] | None = None
+        #: How many were begun.
+        self.posts = 0
 
-    def cancel(self) -> None:
-        """Break it off; nothing is called any more."""
-        self._deadlines.cancel(self._deadline)
+    def post(self, lines: str, body: bytes, timeout: float) -> bool:
+        """Send a request. `lines` are its header lines as they are to be sent, each with its CRLF,
+        without Host and Content-Length. False, and nothing is sent, when the line is dead."""
+        connection = self._connection
+        if connection.lost or connection.transport.is_closing():
+            return False
+        if timeout != self._seconds or self._deadlines is None:
+            self._seconds = timeout
+            self._deadlines = self._of.of(timeout)
+        self._deadline = self._deadlines.add(self._expired)
+        self.posts += 1
+        connection.on_arrival = self._look
+        head = f"{self._start}{lines}Content-Length: {len(body)}\r\n\r\n"
+        connection.send_whole("POST", head.encode("utf-8", "surrogateescape") + body)
+        return True
+
+    def close(self) -> None:
+        """Give the connection back, or break off what is under way; nothing is called any more."""
+        if self._deadlines is not None:
+            self._deadlines.cancel(self._deadline)
         self._connection.on_arrival = None
-        if self._rest is not None:
-            self._rest.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
         self._connection.close()
 
     def _look(self) -> None:
@@ -64,47 +83,51 @@ class Post:
         connection = self._connection
         head = connection.head
         if head is None:
-            error = connection.error
-            if error is None:
-                return  # an interim answer
-            self.cancel()
-            if isinstance(error, UnansweredError):
-                self._unanswered()
-            else:
-                self._failed(str(error))
+            self._look_at_error(connection.error)
             return
-        connection.on_arrival = None
         body = connection.whole()
-        if head.status == 101:
-            self.cancel()
-            self._failed("it switched protocols without being asked")
-        elif body is None:
-            self._rest = asyncio.create_task(self._read(head), name="long answer to an event")
-        else:
+        if body is not None and head.keep_alive:
+            assert self._deadlines is not None
             self._deadlines.cancel(self._deadline)
-            connection.close()
-            self._arrived(head, body)
+            connection.used = True
+            self._sender.arrived(head, body)
+        else:
+            connection.on_arrival = None
+            self._reading = asyncio.create_task(self._read(head), name="long answer to an event")
+
+    def _look_at_error(self, error: UpstreamError | None) -> None:
+        if error is None:
+            return  # an interim answer
+        self.close()
+        if isinstance(error, UnansweredError):
+            self._sender.unanswered()
+        else:
+            self._sender.failed(str(error))
 
     async def _read(self, head: ResponseHead) -> None:
-        """The rest of an answer that did not come in one piece."""
+        """The rest of an answer that did not come in one piece, or ends the connection."""
         pieces = []
         size = 0
+        why = "it switched protocols without being asked" if head.status == 101 else ""
         try:
-            while piece := await self._connection.read():
+            while not why and (piece := await self._connection.read()):
                 pieces.append(piece)
                 size += len(piece)
                 if size > self._limit:
-                    raise UpstreamError(f"its answer is larger than {self._limit} bytes")
+                    why = f"its answer is larger than {self._limit} bytes"
         except UpstreamError as error:
-            self._rest = None
-            self.cancel()
-            self._failed(str(error))
-            return
-        self._rest = None
-        self._deadlines.cancel(self._deadline)
-        self._connection.close()
-        self._arrived(head, b"".join(pieces))
+            why = str(error)
+        self._reading = None
+        if why or not head.keep_alive:
+            self.close()
+        else:
+            assert self._deadlines is not None
+            self._deadlines.cancel(self._deadline)
+        if why:
+            self._sender.failed(why)
+        else:
+            self._sender.arrived(head, b"".join(pieces))
 
     def _expired(self) -> None:
-        self.cancel()
-        self._failed(f"no answer within {self._seconds:g} s")
+        self.close()
+        self._sender.failed(f"no answer within {self._seconds:g} s")

@@ -26,8 +26,10 @@ def test_a_delivery_spec_is_read() -> None:
     spec = {
         "retry": 3, "backoffPolicy": "exponential", "backoffDelay": "PT0.5S", "timeout": "PT2S",
         "retryAfterMax": "PT1M", "format": "json", "deadLetterSink": {"uri": "http://x"},
+        "backoffMax": "PT10M",
     }  # fmt: skip
-    assert policy_of(spec) == DeliveryPolicy(3, "exponential", 0.5, 2.0, 60.0, "structured")
+    expected = DeliveryPolicy(3, "exponential", 0.5, 2.0, 60.0, "structured", 600.0)
+    assert policy_of(spec) == expected
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,16 @@ def test_a_delivery_spec_is_read() -> None:
 def test_back_off_grows_by_policy(policy: Any, pauses: list[float]) -> None:
     delivery = DeliveryPolicy(5, policy, 0.2)
     assert [delivery.backoff(k) for k in range(5)] == pytest.approx(pauses)
+
+
+@pytest.mark.parametrize(
+    ("policy", "pauses"),
+    [("exponential", [1.0, 2.0, 3.0, 3.0]), ("linear", [0.0, 1.0, 2.0, 3.0]), ("", [0.0] * 4)],
+)
+def test_back_off_grows_no_further_than_its_maximum(policy: Any, pauses: list[float]) -> None:
+    delivery = DeliveryPolicy(100, policy, 1.0, backoff_max=3.0)
+    assert [delivery.backoff(k) for k in range(4)] == pauses
+    assert delivery.backoff(90) == (3.0 if policy else 0.0)
 
 
 @pytest.mark.parametrize("status", [0, 404, 408, 409, 429, 500, 502, 503, 504, 599])
@@ -65,6 +77,7 @@ def test_these_are_final(status: int) -> None:
         (429, "0", 10.0, 1.0),
         (429, "", 10.0, 1.0),
         (429, "soon", 10.0, 1.0),
+        (429, "²", 10.0, 1.0),
         (429, "Thu, 01 Jan 2026 00:00:07 GMT", 10.0, 7.0),
         (429, "Thu, 01 Jan 2025 00:00:00 GMT", 10.0, 1.0),
     ],

@@ -176,6 +176,8 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
          "invalid value: -1: spec.delivery.retry\n"
          "invalid value: -PT1S: spec.delivery.retryAfterMax\n"
          "invalid value: PT0S: spec.delivery.timeout")),
+        (EVENTING, "Trigger", {**TRIGGER, "delivery": {"backoffMax": "PT0S"}},
+         "invalid value: PT0S: spec.delivery.backoffMax"),
         (EVENTING, "Broker", {"config": {"kind": "ConfigMap"}},
          "missing field(s): spec.config.apiVersion, spec.config.name"),
         (MESSAGING, "Channel", {"subscribers": [{"subscriberUri": "http://x"}]},
