@@ -40,8 +40,7 @@ async def run(
     try:
         assert process.stdout is not None
         while line := await asyncio.wait_for(process.stdout.readline(), SILENCE):
-            text = _ESCAPES.sub("", line.decode("utf-8", "replace")).rstrip()
-            if text:
+            for text in plain_lines(line.decode("utf-8", "replace")):
                 said.append(text)
                 progress(text)
         code = await process.wait()
@@ -55,6 +54,12 @@ async def run(
     if code:
         raise failure(request, list(said), f"{Path(command[0]).name} failed with exit code {code}")
     return list(said)
+
+
+def plain_lines(text: str) -> list[str]:
+    """What a program said, without colours and empty lines."""
+    lines = (line.rstrip() for line in _ESCAPES.sub("", text).splitlines())
+    return [line for line in lines if line]
 
 
 def failure(request: BuildRequest, said: list[str], what: str) -> BuildFailure:

@@ -13,6 +13,7 @@ from typing import IO
 
 from knlocal.build import dockerfile
 from knlocal.build.api import Builder, BuildFailure, BuildRequest, Progress
+from knlocal.build.commands import plain_lines
 from knlocal.build.engine import Engine, EngineRefused, EngineSilent
 from knlocal.build.ignore import Ignore
 
@@ -79,12 +80,12 @@ class DockerBuilder(Builder):
                     image = str(aux["ID"])
                 if "status" in message and not message.get("progressDetail"):
                     told(" ".join(filter(None, (message.get("id"), message["status"]))))
-                for line in str(message.get("stream", "")).splitlines():
+                for line in plain_lines(str(message.get("stream", ""))):
                     if found := re.match(r"Step (\d+)/\d+ : ", line):
                         step, said = int(found[1]), []
-                    elif line.strip() and not _NOISE.match(line):
+                    elif not _NOISE.match(line):
                         said.append(line)
-                    if line.strip() and not _NOISE.match(line):
+                    if not _NOISE.match(line):
                         told(line)
                 if "error" in message:
                     raise _failed(request, step, str(message["error"]), said)

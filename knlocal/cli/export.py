@@ -67,9 +67,7 @@ async def _origins(context: Context, prefix: str | None) -> dict[tuple[str, str]
         image = sources.image_of(want, looked)
         if prefix:
             image = f"{prefix.rstrip('/')}/{image.rpartition('/')[2]}"
-        origins[want.service, want.container] = Origin(
-            image, looked.recipe.annotations, env=looked.recipe.env
-        )
+        origins[want.service, want.container] = Origin(image, deploy=looked.recipe.deploy)
     return origins
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from knlocal.build.recipes import Recipe
 from knlocal.project.errors import Problem, ProjectError
@@ -71,7 +72,8 @@ def debugged(
     if recipe.language == "node":
         env = {**origin.env, "NODE_OPTIONS": f"--inspect={host}:{port}"}
         return replace(origin, annotations=annotations, env=env)
-    if recipe.run is None:
+    program = [*recipe.program] if in_container else [*(recipe.run or ())]
+    if not program or not Path(program[0]).name.startswith("python"):
         raise ProjectError(
             Problem(
                 "knlocal.toml",
@@ -80,7 +82,6 @@ def debugged(
                 'say how it is run: run = "python3 main.py"',
             )
         )
-    program = [*recipe.program] if in_container else [*recipe.run]
     command = [program[0], "-m", "debugpy", "--listen", f"{host}:{port}", *program[1:]]
     if in_container:
         return replace(origin, annotations=annotations, command=tuple(command))

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from knlocal.build.recipe import Deploy
 from knlocal.project import envfile
 from knlocal.project.eventing_objects import eventing_objects
 from knlocal.project.manifests import Manifest
@@ -49,7 +50,9 @@ class Origin:
     snapshot: Mapping[str, str] | None = None
     """What is mounted over the image's copy of the source: `{"dir": "…", "target": "…"}`."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """Defaults that the service's own env overrides (`run.envs` of a func.yaml)."""
+    """Further variables, which the service's own override."""
+    deploy: Deploy = field(default_factory=Deploy)
+    """What a func.yaml says; the project file's own words go before it."""
     command: tuple[str, ...] = ()
     """Replaces the image's own, where the service gives none (a debugger around the program)."""
 
@@ -75,6 +78,7 @@ def manifests(
         where = f"{FILE} [services.{name}]"
         found.append(Manifest(service_object(settings, name, service, origins), where))
         found += [Manifest(obj, where) for obj in _domains(settings, name, service)]
+        found += [Manifest(obj, where) for obj in _subscriptions(settings, name, service, origins)]
     found += [Manifest(obj, f"{FILE} [{where}]") for where, obj in eventing_objects(settings)]
     return found
 
@@ -121,11 +125,20 @@ def config_maps(settings: Settings) -> Iterator[tuple[str, Obj]]:
 def service_object(settings: Settings, name: str, service: Service, origins: Origins) -> Obj:
     """`[services.NAME]` as a Service of serving.knative.dev/v1."""
     spec: Obj = {"containers": []}
-    annotations = _scale_annotations(service.scale) | dict(service.template_annotations)
     main = origins.get((name, ""))
-    annotations |= _origin_annotations(name, origins)
+    deploy = main.deploy if main else Deploy()
+    annotations = {
+        **deploy.annotations,
+        **deploy.scale,
+        **_scale_annotations(service.scale),
+        **service.template_annotations,
+        **_origin_annotations(name, origins),
+    }
     spec["containers"].append(_container(settings, "", service, main))
     volumes = _volumes("", service)
+    volumes += [
+        {"name": _deploy_volume(at), **volume} for at, (_, volume) in enumerate(deploy.volumes)
+    ]
     for key, container in service.containers.items():
         spec["containers"].append(_container(settings, key, container, origins.get((name, key))))
         volumes += _volumes(key, container)
@@ -140,30 +153,36 @@ def service_object(settings: Settings, name: str, service: Service, origins: Ori
         volumes += _volumes(f"init-{key}", container)
     if volumes:
         spec["volumes"] = volumes
-    if service.scale.concurrency is not None:
-        spec["containerConcurrency"] = service.scale.concurrency
+    concurrency = service.scale.concurrency
+    concurrency = deploy.concurrency if concurrency is None else concurrency
+    if concurrency is not None:
+        spec["containerConcurrency"] = concurrency
     if service.timeout is not None:
         spec["timeoutSeconds"] = round(duration.parse(service.timeout))
-    if service.service_account:
-        spec["serviceAccountName"] = service.service_account
+    if account := service.service_account or deploy.service_account:
+        spec["serviceAccountName"] = account
     if service.pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in service.pull_secrets]
 
     template: Obj = {"spec": spec}
     metadata = {
         **({"name": service.revision} if service.revision else {}),
+        **({"labels": dict(deploy.labels)} if deploy.labels else {}),
         **({"annotations": annotations} if annotations else {}),
     }
     if metadata:
         template = {"metadata": metadata, **template}
-    labels = dict(service.labels)
+    labels = {**deploy.labels, **service.labels}
     if service.visibility == "cluster-local":
         labels["networking.knative.dev/visibility"] = "cluster-local"
     return {
         "apiVersion": SERVING,
         "kind": "Service",
         "metadata": _metadata(
-            name, service.namespace or settings.project.namespace, labels, service.annotations
+            name,
+            service.namespace or settings.project.namespace,
+            labels,
+            {**deploy.annotations, **service.annotations},
         ),
         "spec": {
             "template": template,
@@ -225,7 +244,8 @@ def _metadata(
 
 
 def _container(settings: Settings, name: str, table: Container, origin: Origin | None) -> Obj:
-    env = dict(origin.env) if origin else {}
+    deploy = origin.deploy if origin else Deploy()
+    env: dict[str, Any] = {**deploy.env, **(origin.env if origin else {})}
     for file in table.env_file:
         env |= envfile.load(settings.root / file, settings.root)
     env |= table.env
@@ -235,12 +255,12 @@ def _container(settings: Settings, name: str, table: Container, origin: Origin |
         "command": table.command or (list(origin.command) if origin else None),
         "args": table.args,
         "workingDir": table.workdir,
-        "env": [{"name": key, "value": value} for key, value in env.items()],
-        "envFrom": [_env_from(text) for text in table.env_from],
-        "resources": _resources(table),
+        "env": [_env_var(key, value) for key, value in env.items()],
+        "envFrom": [*map(dict, deploy.env_from), *map(_env_from, table.env_from)],
+        "resources": _resources(table, deploy),
         "imagePullPolicy": _PULL.get(table.pull or ""),
-        "readinessProbe": _probe(table.readiness),
-        "livenessProbe": _probe(table.liveness),
+        "readinessProbe": _probe(table.readiness) or deploy.probes.get("readinessProbe"),
+        "livenessProbe": _probe(table.liveness) or deploy.probes.get("livenessProbe"),
         "startupProbe": _probe(table.startup),
         "volumeMounts": [
             {
@@ -249,6 +269,10 @@ def _container(settings: Settings, name: str, table: Container, origin: Origin |
                 **({"readOnly": True} if volume.read_only else {}),
             }
             for at, volume in enumerate(table.volumes)
+        ]
+        + [
+            {"name": _deploy_volume(at), "mountPath": path}
+            for at, (path, _) in enumerate(deploy.volumes)
         ],
     }
     if table.port is not None or table.protocol is not None:
@@ -264,14 +288,19 @@ def _container(settings: Settings, name: str, table: Container, origin: Origin |
 _PULL = {"always": "Always", "missing": "IfNotPresent", "never": "Never"}
 
 
+def _env_var(name: str, value: str | Mapping[str, Any]) -> Obj:
+    return {"name": name, **({"value": value} if isinstance(value, str) else {"valueFrom": value})}
+
+
 def _env_from(text: str) -> Obj:
     kind, _, name = text.rpartition(":")
     return {"secretRef" if kind == "secret" else "configMapRef": {"name": name}}
 
 
-def _resources(table: Container) -> Obj:
+def _resources(table: Container, deploy: Deploy) -> Obj:
     limits = {key: value for key, value in (("cpu", table.cpu), ("memory", table.memory)) if value}
-    return {"limits": limits} if limits else {}
+    limits = {**deploy.resources.get("limits", {}), **limits}
+    return {**deploy.resources, **({"limits": limits} if limits else {})}
 
 
 def _probe(probe: Probe | None) -> Obj | None:
@@ -299,6 +328,10 @@ def _probe(probe: Probe | None) -> Obj | None:
 
 def _volume_name(container: str, index: int) -> str:
     return f"{container}-volume-{index}" if container else f"volume-{index}"
+
+
+def _deploy_volume(index: int) -> str:
+    return f"function-volume-{index}"
 
 
 def _volumes(container: str, table: Container) -> list[Obj]:
@@ -360,6 +393,25 @@ def _scale_annotations(scale: Scale) -> dict[str, str]:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _subscriptions(
+    settings: Settings, name: str, service: Service, origins: Origins
+) -> Iterator[Obj]:
+    """`deploy.subscriptions` of a func.yaml. Source: knative/func `pkg/knative/deployer.go`."""
+    main = origins.get((name, ""))
+    namespace = service.namespace or settings.project.namespace
+    for at, (broker, attributes) in enumerate(main.deploy.subscriptions if main else ()):
+        yield {
+            "apiVersion": "eventing.knative.dev/v1",
+            "kind": "Trigger",
+            "metadata": {"name": f"{name}-function-trigger-{at}", "namespace": namespace},
+            "spec": {
+                "broker": broker,
+                **({"filter": {"attributes": dict(attributes)}} if attributes else {}),
+                "subscriber": {"ref": {"apiVersion": SERVING, "kind": "Service", "name": name}},
+            },
+        }
 
 
 def _domains(settings: Settings, name: str, service: Service) -> Iterator[Obj]:

@@ -158,6 +158,7 @@ class Sources:
             args={**common.args, **build.args},
             target=build.target or common.target,
             debug=debug,
+            buildpacks=(build.builder or common.builder) == "buildpacks",
         )
 
     # -- local processes ----------------------------------------------------------------------
@@ -176,9 +177,8 @@ class Sources:
         looked, tree = await self._snapshot(want, looked)
         return Origin(
             image=self._image(want, digest(looked.files, {"run": json.dumps(recipe.run)})),
-            annotations=recipe.annotations,
+            deploy=recipe.deploy,
             run={"command": list(recipe.run), "dir": str(tree)},
-            env=recipe.env,
         )
 
     async def _snapshot(self, want: Wanted, looked: Looked) -> tuple[Looked, Path]:
@@ -212,7 +212,7 @@ class Sources:
         builder = self._builders.get((want.table.build or Build()).builder)
         facts = await self._facts(want, recipe, builder)
         image = self._image(want, digest(looked.files, facts))
-        origin = Origin(image, recipe.annotations, env=recipe.env)
+        origin = Origin(image, deploy=recipe.deploy)
         # Only the container that serves can have a snapshot mounted over its source.
         mount = mount and not want.container
         if await builder.image_id(image):

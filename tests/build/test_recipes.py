@@ -75,7 +75,7 @@ def test_a_function_takes_its_settings_from_func_yaml(tmp_path: Path) -> None:
     )
     recipe = recognise(tmp_path)
     assert recipe.kind == "function (python)"
-    assert recipe.env == {"A": "1"}
+    assert recipe.deploy.env == {"A": "1"}
     assert "func.yaml" in recipe.rebuild
 
 

@@ -78,6 +78,11 @@ class EventAnswer {
   response() { return { specversion: "1.0", id: crypto.randomUUID(), ...this.event }; }
 }
 
+// An attribute as the HTTP binding has it: percent-encoded where it is not plain.
+function inHeader(value) {
+  return String(value).replace(/[^\x21\x23\x24\x26-\x7e]/gu, encodeURIComponent);
+}
+
 function answer(response, result) {
   if (result instanceof EventAnswer) result = result.response();
   let { status, headers = {}, body } = { status: 200, body: result };
@@ -85,7 +90,7 @@ function answer(response, result) {
     const { data, datacontenttype, ...attributes } = result;
     body = data;
     if (datacontenttype) headers["content-type"] = datacontenttype;
-    for (const [name, value] of Object.entries(attributes)) headers[`ce-${name}`] = String(value);
+    for (const [name, value] of Object.entries(attributes)) headers[`ce-${name}`] = inHeader(value);
   } else if (result && typeof result === "object" && !Buffer.isBuffer(result) &&
              ("statusCode" in result || "body" in result || "headers" in result)) {
     status = result.statusCode ?? result.code ?? 200;

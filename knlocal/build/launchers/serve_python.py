@@ -1,6 +1,6 @@
 """Serves a Python file that defines an app or a handler; runs with the standard library alone.
 
-    python3 serve_python.py app.py [--invoke=http|cloudevent]
+    python3 serve_python.py app.py [--invoke=http|cloudevent] [--function]
 
 Looks, in this order, for: `app` or `application` (ASGI or WSGI), `new()` (a class as `kn func`
 makes them, with `handle`), `handle`, `handler` or `main`, called with the request; or with the
@@ -8,16 +8,20 @@ event, when --invoke=cloudevent or when the parameter is called `event`. A handl
 bytes, something for JSON, `(body, status)` or `(body, status, headers)`; what it returns for an
 event becomes the reply event.
 
-uvicorn serves ASGI apps when it is installed; else the small server below does.
+uvicorn serves ASGI apps when it is installed; else the small server below does. With --function,
+the middleware of `kn func` serves, where it is installed: func-python, or parliament.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import importlib
 import importlib.util
 import inspect
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -25,7 +29,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from types import SimpleNamespace
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 MAX_HEAD, MAX_BODY = 64 * 1024, 64 * 1024 * 1024
 THREADS = ThreadPoolExecutor(64)
@@ -36,8 +40,13 @@ def main() -> None:
     invoke = next((a.split("=", 1)[1] for a in sys.argv[2:] if a.startswith("--invoke=")), "http")
     sys.path.insert(0, os.path.dirname(os.path.abspath(entry)) or ".")
     sys.path.insert(0, os.getcwd())
-    app = find_app(load(entry), entry, invoke)
     port = int(os.environ.get("PORT", "8080"))
+    module = load(entry)
+    if "--function" in sys.argv[2:]:
+        logging.basicConfig(level=logging.INFO)  # as the scaffolding of `kn func` has it
+    if "--function" in sys.argv[2:] and served_by_middleware(module, invoke, port):
+        return
+    app = find_app(module, entry, invoke)
     if getattr(app, "is_asgi_of_its_own", True):
         try:
             import uvicorn
@@ -50,7 +59,15 @@ def main() -> None:
 
 
 def load(entry: str):
-    name = os.path.splitext(os.path.basename(entry))[0]
+    """The file as a module; with its package when it is part of one, which may say more."""
+    folder, file = os.path.split(os.path.relpath(entry))
+    name = os.path.splitext(file)[0]
+    package = folder.replace(os.sep, ".")
+    if folder and os.path.exists(os.path.join(folder, "__init__.py")) and ".." not in package:
+        whole = importlib.import_module(package)
+        if any(callable(getattr(whole, word, None)) for word in ("new", "handle", "main")):
+            return whole
+        return whole if name == "__init__" else importlib.import_module(f"{package}.{name}")
     spec = importlib.util.spec_from_file_location(name, entry)
     if spec is None or spec.loader is None:
         sys.exit(f"{entry}: cannot be loaded")
@@ -58,6 +75,29 @@ def load(entry: str):
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def served_by_middleware(module, invoke: str, port: int) -> bool:
+    """Serve with what `kn func` would, until stopped; False where it is not installed."""
+    if callable(getattr(module, "main", None)) and "parliament" in sys.modules:
+        import waitress
+        from parliament import server
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        waitress.serve(server.create(module), host="0.0.0.0", port=port)
+        return True
+    found = getattr(module, "new", None) or getattr(module, "handle", None)
+    if found is None or getattr(found, "__name__", "") not in ("new", "handle"):
+        return False
+    try:
+        middleware = importlib.import_module(
+            "func_python.cloudevent" if invoke == "cloudevent" else "func_python.http"
+        )
+    except ImportError:
+        return False
+    os.environ.setdefault("LISTEN_ADDRESS", f"[::]:{port},0.0.0.0:{port}")
+    middleware.serve(found)
+    return True
 
 
 def find_app(module, entry: str, invoke: str):
@@ -70,7 +110,9 @@ def find_app(module, entry: str, invoke: str):
     for name in ("handle", "handler", "main"):
         found = getattr(module, name, None)
         if callable(found):
-            return from_handler(found, invoke)
+            if is_asgi_function(found):
+                return from_instance(SimpleNamespace(handle=found), invoke)
+            return from_handler(found, invoke, health="--function" in sys.argv)
     sys.exit(
         f"{entry}: nothing to serve: define app (ASGI or WSGI), or handle(request); "
         'or start a server yourself under if __name__ == "__main__"'
@@ -86,6 +128,11 @@ def is_asgi(app) -> bool:
         if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]  # fmt: skip
     return len(wanted) == 3
+
+
+def is_asgi_function(handle) -> bool:
+    """Whether a handler is an ASGI app itself, as func-python takes it."""
+    return list(inspect.signature(handle).parameters) == ["scope", "receive", "send"]
 
 
 # -- requests, events, answers --------------------------------------------------------------------
@@ -130,6 +177,8 @@ class Event(dict):
         self.data = data
 
     def __getattr__(self, name: str):
+        if name.startswith("get_"):  # get_id(), get_type(), …, as the SDK has them
+            return lambda: self.get(name[4:])
         try:
             return self[name]
         except KeyError:
@@ -149,8 +198,6 @@ def event_of(request: Request):
         whole = json.loads(request.body)
         data = whole.pop("data", None)
         if "data_base64" in whole:
-            import base64
-
             data = base64.b64decode(whole.pop("data_base64"))
         return Event(whole, data)
     attributes = {k[3:]: unquote(v) for k, v in request.headers.items() if k.startswith("ce-")}
@@ -160,6 +207,12 @@ def event_of(request: Request):
         attributes["datacontenttype"] = kind
     is_json = kind.split(";")[0].strip().endswith("json")
     return Event(attributes, json.loads(request.body) if is_json and request.body else request.body)
+
+
+def in_header(value) -> str:
+    """An attribute as the HTTP binding has it: percent-encoded where it is not plain."""
+    plain = {*map(chr, range(0x21, 0x7F))} - {'"', "%"}
+    return quote(str(value), safe="".join(plain))
 
 
 def answer_of(result):
@@ -174,12 +227,12 @@ def answer_of(result):
             if key == "datacontenttype":
                 headers["content-type"] = str(value)
             elif key != "data":
-                headers[f"ce-{key}"] = str(value)
+                headers[f"ce-{key}"] = in_header(value)
         result = data
     elif hasattr(result, "get_attributes") and hasattr(result, "get_data"):  # the SDK's own class
         for key, value in result.get_attributes().items():
             name = "content-type" if key == "datacontenttype" else f"ce-{key}"
-            headers[name] = value.isoformat() if hasattr(value, "isoformat") else str(value)
+            headers[name] = in_header(value.isoformat() if hasattr(value, "isoformat") else value)
         result = result.get_data()
     if result is None:
         body, kind = b"", None
@@ -215,7 +268,7 @@ async def send_answer(send, status: int, headers, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def from_handler(handler, invoke: str):
+def from_handler(handler, invoke: str, *, health: bool = False):
     if next(iter(inspect.signature(handler).parameters), "") == "event":
         invoke = "cloudevent"  # it says so itself
 
@@ -223,6 +276,9 @@ def from_handler(handler, invoke: str):
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
         request = Request(scope, await read_body(receive))
+        if health and scope["path"] in ("/health/liveness", "/health/readiness"):
+            await send_answer(send, 200, {}, b"OK")
+            return
         argument = request
         if invoke == "cloudevent":
             try:
@@ -262,7 +318,7 @@ def from_instance(instance, invoke: str):
     optionally start, stop, alive, ready."""
     handle = instance.handle
     if len(inspect.signature(handle).parameters) != 3:
-        return from_handler(handle, invoke)
+        return from_handler(handle, invoke, health=True)
 
     async def app(scope, receive, send) -> None:
         if scope["type"] == "lifespan":
@@ -286,24 +342,68 @@ def from_instance(instance, invoke: str):
             await send_answer(send, 200 if good else 503, {}, said.encode())
             return
         if invoke == "cloudevent":
-            body = await read_body(receive)
-            event = event_of(Request(scope, body))
+            request = Request(scope, await read_body(receive))
+            try:
+                event = event_of(request)
+            except ValueError as error:
+                await send_answer(send, 400, {}, f"not a CloudEvent: {error}\n".encode())
+                return
             if event is None:
                 await send_answer(send, 400, {}, b"not a CloudEvent: no ce-specversion\n")
                 return
-            scope = {**scope, "event": event}
-
-            async def send_event(message, *_rest):
-                if isinstance(message, dict) and str(message.get("type", "")).startswith("http."):
-                    await send(message)
-                else:
-                    await send_answer(send, *answer_of(message))
-
-            await handle(scope, receive, send_event)
+            scope = {**scope, "event": event_of_the_sdk(request) or event}
+            await handle(scope, receive, EventSender(send))
             return
         await handle(scope, receive, send)
 
     return app
+
+
+def event_of_the_sdk(request: Request):
+    """The event as the CloudEvents SDK has it, as func-python gives it; None without the SDK."""
+    try:
+        from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+    except ImportError:
+        return None
+    return from_http_event(HTTPMessage(headers=request.headers, body=request.body))
+
+
+class EventSender:
+    """`send` of a function that is called with events, as func-python has it."""
+
+    def __init__(self, send) -> None:
+        self._send = send
+
+    async def __call__(self, event, status: int = 200) -> None:
+        if isinstance(event, dict) and str(event.get("type", "")).startswith("http."):
+            await self._send(event)
+        else:
+            await self.structured(event, status)
+
+    async def structured(self, event, status: int = 200) -> None:
+        _, headers, body = answer_of(event)
+        whole = {
+            k.lower()[3:]: unquote(v) for k, v in headers.items() if k.lower().startswith("ce-")
+        }
+        kind = next((v for k, v in headers.items() if k.lower() == "content-type"), None)
+        if kind:
+            whole["datacontenttype"] = kind
+        if kind and kind.split(";")[0].strip().endswith("json"):
+            whole["data"] = json.loads(body)
+        elif body:
+            try:
+                whole["data"] = body.decode("utf-8")
+            except UnicodeDecodeError:
+                whole["data_base64"] = base64.b64encode(body).decode()
+        kind = {"content-type": "application/cloudevents+json"}
+        await send_answer(self._send, status, kind, json.dumps(whole).encode())
+
+    async def binary(self, event, status: int = 200) -> None:
+        _, headers, body = answer_of(event)
+        await send_answer(self._send, status, headers, body)
+
+    async def http(self, message) -> None:
+        await self._send(message)
 
 
 def from_wsgi(wsgi):
