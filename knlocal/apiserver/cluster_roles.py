@@ -153,6 +153,7 @@ _ADMINISTRATORS = {
     "knative-messaging-namespaced-admin": "messaging.knative.dev",
     "knative-flows-namespaced-admin": "flows.knative.dev",
     "knative-sources-namespaced-admin": "sources.knative.dev",
+    "knative-sinks-namespaced-admin": "sinks.knative.dev",
 }
 
 

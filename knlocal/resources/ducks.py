@@ -51,6 +51,7 @@ class Delivery(TypedDict, total=False):
     timeout: Annotated[str, "ISO 8601 duration of one attempt, above zero."]
     backoffPolicy: Annotated[str, "linear or exponential."]
     backoffDelay: Annotated[str, "ISO 8601 duration: the unit of waiting between attempts."]
+    backoffMax: Annotated[str, "ISO 8601 duration, above zero: the most that waiting grows to."]
     retryAfterMax: Annotated[str, "ISO 8601 duration: how long a Retry-After is honoured at most."]
     format: Annotated[str, "json (structured mode) or binary; unset keeps what came in."]
 
@@ -144,8 +145,8 @@ RELEASE_LABELS = {"knative.dev/crd-install": "true", "app.kubernetes.io/name": "
 
 # --- feature flags ------------------------------------------------------------------------------
 
-_ON_BY_DEFAULT = frozenset({"delivery-timeout", "delivery-retryafter"})
-"""delivery-retryafter is off in Knative; here a Retry-After may be asked for without a flag."""
+_ON_BY_DEFAULT = frozenset({"delivery-timeout", "delivery-retryafter", "delivery-backoff-max"})
+"""The last two are off in Knative; here they may be asked for without a flag."""
 
 
 def feature(context: AdmissionContext, name: str) -> bool:
@@ -231,6 +232,10 @@ def validate_delivery(
         found.also(errors.disallowed("timeout"))
     else:
         found.also(_duration(delivery, "timeout", lambda seconds: seconds > 0))
+    if "backoffMax" in delivery and not feature(context, "delivery-backoff-max"):
+        found.also(errors.disallowed("backoffMax"))
+    else:
+        found.also(_duration(delivery, "backoffMax", lambda seconds: seconds > 0))
     if "retryAfterMax" in delivery and not feature(context, "delivery-retryafter"):
         found.also(errors.disallowed("retryAfterMax"))
     else:

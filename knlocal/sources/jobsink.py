@@ -141,7 +141,7 @@ class JobSinkDoor:
         known = self._store.find(JOB, key.namespace, name)
         if known is None:
             try:
-                self._start(sink, name, event)
+                self._start(sink, name, _traced(event, request))
             except StatusError as error:
                 refuse(self._journal, key, url, event, f"500: {error.message}")
                 return await say(request, 500, error.message)
@@ -230,6 +230,17 @@ def _mount_event(pod: Obj, secret: str) -> None:
     volumes = pod.setdefault("volumes", [])
     if not any(volume.get("name") == VOLUME for volume in volumes):
         volumes.append({"name": VOLUME, "secret": {"secretName": secret}})
+
+
+def _traced(event: Event, request: Request) -> Event:
+    """The event with the trace that it came with, for the program that reads it from a file
+    (CloudEvents' distributed tracing extension)."""
+    names = ("traceparent", "tracestate")
+    if "traceparent" not in request.headers or any(name in event.attributes for name in names):
+        return event
+    return event.with_attributes(
+        {name: request.headers[name] for name in names if request.headers.get(name)}
+    )
 
 
 def _secret(job: Obj, marks: dict[str, str], event: Event) -> Obj:

@@ -83,6 +83,17 @@ async def test_each_event_starts_a_job_that_finds_it_in_a_file(job_sink: House) 
     }  # fmt: skip
 
 
+async def test_the_file_tells_the_trace_that_the_event_came_with(job_sink: House) -> None:
+    house = job_sink
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    own = parent.replace("b7ad", "beef")
+    await house.post(INSIDE, traceparent=parent, tracestate="a=b")
+    await house.post(INSIDE, ce_id="2", traceparent=parent, ce_traceparent=own)
+    files = [orjson.loads(base64.b64decode(s["data"]["event"])) for s in house.list("Secret")]
+    traces = {file["id"]: (file["traceparent"], file.get("tracestate")) for file in files}
+    assert traces == {"1": (parent, "a=b"), "2": (own, None)}
+
+
 async def test_the_same_event_again_starts_nothing(job_sink: House) -> None:
     house = job_sink
     first = await house.post(INSIDE)

@@ -51,8 +51,9 @@ namespaceDefaults:
 _LOGGING = '{"level": "info", "encoding": "json", "outputPaths": ["stdout"]}'
 _EVENTING_FLAGS = {
     "kreference-group": "disabled",
-    # Off in Knative; on here, so that `retryAfterMax` can be tried without a flag.
+    # Off in Knative; on here, so that `retryAfterMax` and `backoffMax` need no flag.
     "delivery-retryafter": "enabled",
+    "delivery-backoff-max": "enabled",
     "delivery-timeout": "enabled",
     "kreference-mapping": "disabled",
     "transport-encryption": "disabled",
