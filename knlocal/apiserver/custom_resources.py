@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from knlocal.apiserver import expressions
+from knlocal.apiserver.schema_rules import has_rules, problems, validator_of
 from knlocal.resources import schema as schemas
 from knlocal.resources.base import GroupKind, Obj, copy, timestamp
 from knlocal.resources.kinds import AdmissionContext, Column, Kind
-from knlocal.resources.status import StatusError
-from knlocal.store.store import Store
+from knlocal.resources.status import Invalid, StatusError
+from knlocal.store.store import AdmissionRequest, Store
 from knlocal.store.watch import WatchEvent
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class CustomResources:
         self._built_in = {kind.group_kind for kind in store.registry}
         self._served: dict[str, list[Kind]] = {}
         self._unsubscribe: Callable[[], object] = lambda: None
+        store.admission.append(check_rules)
 
     def start(self) -> None:
         """Idempotent."""
@@ -143,6 +146,40 @@ def _is_established(crd: Obj) -> bool:
     return any(c.get("type") == "Established" and c.get("status") == "True" for c in conditions)
 
 
+def check_rules(request: AdmissionRequest) -> None:
+    """An admission hook: refuse a CRD whose validation rules are not CEL (Invalid); warn of rules
+    that are kept, but not evaluated here."""
+    if request.kind.group_kind != CRD:
+        return
+    spec = request.obj.get("spec") or {}
+    if not has_rules(spec.get("versions")):
+        return
+    if not expressions.AVAILABLE:
+        request.options.warnings.append(
+            "x-kubernetes-validations are not evaluated here without the extra: "
+            "pip install 'knlocal[cel]'"
+        )
+        return
+    wrong = []
+    for index, version in enumerate(spec.get("versions") or ()):
+        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+        path = f"spec.versions[{index}].schema.openAPIV3Schema"
+        for place, why, is_fault in problems(schema, path):
+            if is_fault:
+                wrong.append((place, f"Invalid value: {why}"))
+            else:
+                request.options.warnings.append(f"{place} is not evaluated here: {why}")
+    if wrong:
+        name = request.obj["metadata"].get("name", "")
+        raise Invalid(
+            f'{CRD.kind}.{CRD.group} "{name}" is invalid: '
+            + ", ".join(f"{place}: {why}" for place, why in wrong),
+            group=CRD.group, kind=CRD.kind, name=name,
+            causes=[{"reason": "FieldValueInvalid", "message": why, "field": place}
+                    for place, why in wrong],
+        )  # fmt: skip
+
+
 # --- from a CRD to kinds -------------------------------------------------------------------------
 
 
@@ -180,11 +217,13 @@ def _kind(spec: Obj, version: Obj) -> Kind:
         has_status="status" in subresources,
         has_scale="scale" in subresources,
         default=_defaulter(schema),
+        validate=validator_of(schema),
     )  # fmt: skip
 
 
 def _object_schema(schema: Obj) -> Obj:
     """The schema of whole objects: every object has its version, kind and metadata."""
+    schema = _with_defaults_optional(schema)
     properties = {
         **(schema.get("properties") or {}),
         "apiVersion": {"type": "string"},
@@ -192,6 +231,22 @@ def _object_schema(schema: Obj) -> Obj:
         "metadata": schemas.ref("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"),
     }
     return {**schema, "type": "object", "properties": properties}
+
+
+def _with_defaults_optional(schema: Any) -> Any:
+    """Types are checked before defaults are filled in: what has a default need not be sent."""
+    if isinstance(schema, list):
+        return [_with_defaults_optional(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _with_defaults_optional(value) for key, value in schema.items()}
+    fields, required = found.get("properties"), found.get("required")
+    if isinstance(fields, dict) and isinstance(required, list):
+        found["required"] = [
+            name for name in required
+            if not (isinstance(fields.get(name), dict) and "default" in fields[name])
+        ]  # fmt: skip
+    return found
 
 
 def _column(item: Obj) -> Column:

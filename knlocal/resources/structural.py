@@ -9,9 +9,12 @@ Rules follow k8s.io/apiextensions-apiserver (pkg/apiserver/schema/pruning and ..
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from knlocal.resources.value_checks import Check as _Checker
+from knlocal.resources.value_checks import Raw as _Raw
+from knlocal.resources.value_checks import is_union_of_scalars, value_checks
 
 Schema = Mapping[str, Any]
 REF_PREFIX = "#/components/schemas/"
@@ -63,15 +66,20 @@ def register_definitions(new: Mapping[str, Schema]) -> None:
 
 def resolve(schema: Schema) -> Schema:
     """The schema itself, or what its `$ref` (or single `allOf`) points at."""
-    while True:
+    while _elsewhere(schema):
         target = schema.get("$ref")
         if target is None:
-            parts: Sequence[Schema] = schema.get("allOf") or []
-            if len(parts) != 1 or "properties" in schema or "type" in schema:
-                return schema
-            schema = parts[0]
-            continue
-        schema = definition(target.removeprefix(REF_PREFIX).removeprefix("#/definitions/"))
+            schema = schema["allOf"][0]
+        else:
+            schema = definition(target.removeprefix(REF_PREFIX).removeprefix("#/definitions/"))
+    return schema
+
+
+def _elsewhere(schema: Schema) -> bool:
+    """Whether the schema only points at another one."""
+    if "$ref" in schema:
+        return True
+    return len(schema.get("allOf") or ()) == 1 and not {"properties", "type"} & schema.keys()
 
 
 # --- pruning -------------------------------------------------------------------------------------
@@ -102,7 +110,7 @@ def _pruner(schema: Schema) -> _Pruner:
 
 
 def _compile_pruner(schema: Schema) -> _Pruner:
-    if "$ref" in schema or "allOf" in schema:
+    if _elsewhere(schema):
         late: _Pruner = _late(schema, _pruner)
         return late
     preserve = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
@@ -206,17 +214,6 @@ def _below(prefix: str, path: str) -> str:
 # --- checking types ------------------------------------------------------------------------------
 
 
-class _Raw(NamedTuple):
-    """A finding before its path is known in full; `%s` in `message` stands for the path."""
-
-    path: str
-    message: str
-    reason: str
-
-
-_Checker = Callable[[Any], "list[_Raw] | None"]
-
-
 def check_types(obj: Any, schema: Schema) -> list[Finding]:
     """Where `obj` does not have the shape that `schema` asks for.
 
@@ -240,10 +237,10 @@ def _fits(value: Any) -> list[_Raw] | None:
 
 
 def _compile_checker(schema: Schema) -> _Checker:
-    if "$ref" in schema or "allOf" in schema:
+    if _elsewhere(schema):
         late: _Checker = _late(schema, _checker)
         return late
-    steps = [step for step in (_type_checker(schema), *_value_checkers(schema)) if step]
+    steps = [step for step in (_type_checker(schema), *value_checks(schema, _checker)) if step]
     if not steps:
         return _fits
     nullable = bool(schema.get("nullable"))
@@ -267,8 +264,7 @@ def _type_checker(schema: Schema) -> _Checker | None:
     if (
         schema.get("x-kubernetes-int-or-string")
         or schema.get("format") in _INT_OR_STRING_FORMATS
-        or "oneOf" in schema
-        or "anyOf" in schema
+        or is_union_of_scalars(schema)
     ):
         return _scalar_checker("integer,string", lambda value: not isinstance(value, dict | list))
     match schema.get("type"):
@@ -368,76 +364,3 @@ def _list_checker(schema: Schema) -> _Checker:
 
 def _lift(prefix: str, raw: _Raw) -> _Raw:
     return raw._replace(path=_below(prefix, raw.path) if raw.path else prefix)
-
-
-def _value_checkers(schema: Schema) -> list[_Checker]:
-    checkers: list[_Checker] = []
-    if "enum" in schema:
-        checkers.append(_enum_checker(list(schema["enum"])))
-    if "pattern" in schema:
-        checkers.append(_pattern_checker(str(schema["pattern"])))
-    bounds: tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any, Any], bool]], ...] = (
-        ("minimum", "greater than or equal to {}", lambda v: v, lambda v, b: v >= b),
-        ("maximum", "less than or equal to {}", lambda v: v, lambda v, b: v <= b),
-        ("minLength", "at least {} chars long", len, lambda v, b: v >= b),
-        ("minItems", "at least {} items", len, lambda v, b: v >= b),
-    )
-    for key, words, measure, holds in bounds:
-        if key in schema:
-            checkers.append(_bound_checker(schema[key], words, measure, holds))
-    if "maxLength" in schema:
-        checkers.append(_max_length_checker(int(schema["maxLength"])))
-    return checkers
-
-
-def _enum_checker(allowed: list[Any]) -> _Checker:
-    listing = ", ".join(_quoted(item) for item in allowed)
-
-    def check(value: Any) -> list[_Raw] | None:
-        if value in allowed:
-            return None
-        message = f"Unsupported value: {_quoted(value)}: supported values: {listing}"
-        return [_Raw("", message, "FieldValueNotSupported")]
-
-    return check
-
-
-def _pattern_checker(pattern: str) -> _Checker:
-    compiled = re.compile(pattern)
-
-    def check(value: Any) -> list[_Raw] | None:
-        if not isinstance(value, str) or compiled.search(value):
-            return None
-        message = f"Invalid value: {_quoted(value)}: %s in body should match '{pattern}'"
-        return [_Raw("", message, "FieldValueInvalid")]
-
-    return check
-
-
-def _bound_checker(
-    bound: Any, words: str, measure: Callable[[Any], Any], holds: Callable[[Any, Any], bool]
-) -> _Checker:
-    wanted = words.format(bound)
-    verb = "should have" if "items" in words else "should be"
-
-    def check(value: Any) -> list[_Raw] | None:
-        if holds(measure(value), bound):
-            return None
-        message = f"Invalid value: {_quoted(value)}: %s in body {verb} {wanted}"
-        return [_Raw("", message, "FieldValueInvalid")]
-
-    return check
-
-
-def _max_length_checker(bound: int) -> _Checker:
-    def check(value: Any) -> list[_Raw] | None:
-        if len(value) <= bound:
-            return None
-        message = f"Too long: may not be more than {bound} bytes"
-        return [_Raw("", message, "FieldValueTooLong")]
-
-    return check
-
-
-def _quoted(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
