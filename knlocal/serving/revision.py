@@ -215,7 +215,8 @@ class RevisionController(Controller):
                     message = "container exited with no error"
                 why = f"Container failed with: {message}"
                 conditions.false("ContainerHealthy", f"ExitCode{ended.get('exitCode', 0)}", why)
-                return why
+                # While it runs again it may well become ready: requests wait for that.
+                return why if waiting else ""
             if waiting and _timed_out(deployment):
                 conditions.false(
                     "ResourcesAvailable", waiting.get("reason", ""), waiting.get("message", "")

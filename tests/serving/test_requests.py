@@ -151,6 +151,18 @@ async def test_waiting_requests_hear_at_once_that_the_container_dies(world: Worl
     assert (answer.status, answer.body) == (503, b"Container failed with: no database\n")
 
 
+async def test_requests_wait_while_a_container_that_died_runs_again(world: World) -> None:
+    world.configure("config-autoscaler", allow_zero_initial_scale="true")
+    await world.apply(service(annotations={"autoscaling.knative.dev/initial-scale": "0"}))
+    world.workloads.crashing, world.workloads.runs_again = "no database", True
+    (task,) = await start(1, world)
+    await world.settled()
+    assert not task.done()
+    world.workloads.release()
+    answer = await task
+    assert answer.status == 200  # type: ignore[attr-defined]
+
+
 async def test_a_pod_that_refuses_connections_is_passed_over(world: World) -> None:
     await world.apply(service(annotations={"autoscaling.knative.dev/min-scale": "2"}))
     dead, alive = world.workloads.servers.values()

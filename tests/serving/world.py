@@ -103,6 +103,8 @@ class FakeWorkloads(Controller):
         """New pods do not become ready until `release`."""
         self.crashing: str | None = None
         """What new pods die of."""
+        self.runs_again = False
+        """… and run again, for now."""
         self.waiting: tuple[str, str] | None = None
         """What keeps the containers of new pods from starting: reason and message."""
         self.unreachable = False
@@ -171,7 +173,10 @@ class FakeWorkloads(Controller):
         server = self.servers[uid] = PodServer(name, lambda p, h: self.answer(p, h))
         await server.start()
         if self.crashing is not None:
-            self._set(pod, {"phase": "Running", "containerStatuses": [_crashed(self.crashing)]})
+            found = _crashed(self.crashing)
+            if self.runs_again:
+                found["state"] = {"running": {}}
+            self._set(pod, {"phase": "Running", "containerStatuses": [found]})
         elif self.waiting is not None:
             reason, message = self.waiting
             state = {"waiting": {"reason": reason, "message": message}}
