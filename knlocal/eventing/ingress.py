@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from knlocal.eventing.exchange import ACCEPTED, Exchange, Forward, Verdict
-from knlocal.events import Event, InvalidEvent, decode
-from knlocal.events.http import decode_batch
+from knlocal.events import Event, InvalidEvent
+from knlocal.events.http import decode_batch, decode_usual
 from knlocal.gateway.http import BodyTooLarge, HeaderPairs, Request
 from knlocal.gateway.routes import Route
 
@@ -98,17 +98,14 @@ class ChannelIngress:
 
 
 def take_at_once(request: Request, exchange: Exchange, max_event: int) -> bool:
-    """Let the exchange accept the one event of a request that is all here; False for anything
-    else, and for what is to be refused."""
+    """Let the exchange accept the event of a request that is all here and as most are; False, and
+    nothing is done, for any other."""
     body = request.buffered()
     if body is None or len(body) > max_event:
         return False
-    headers = request.headers
-    if headers.get("content-type", "")[:29].lower() == "application/cloudevents-batch":
-        return False
-    try:
-        event = decode(headers, body)
-    except InvalidEvent:
+    names, values = request.fields
+    event = decode_usual(names, values, body)
+    if event is None:
         return False
 
     def then(verdict: Verdict) -> None:
@@ -117,7 +114,7 @@ def take_at_once(request: Request, exchange: Exchange, max_event: int) -> bool:
         else:
             request.respond_now(*_said(verdict))
 
-    exchange.offer(event, forwarded(headers), then, owned=True)
+    exchange.offer(event, _forwarded(names, values), then, owned=True)
     return True
 
 
@@ -149,30 +146,22 @@ async def take(request: Request, exchange: Exchange, max_event: int) -> None:
 
 def forwarded(headers: Mapping[str, str]) -> Forward:
     """The headers that go on to subscribers; all others are dropped."""
-    known = _GOES_ON
-    found = None
-    for name in headers:
-        goes_on = known.get(name)
-        if goes_on is None:
-            goes_on = _goes_on(name)
-        if goes_on:
-            found = True
-            break
-    if not found:
-        return ()
-    return tuple((name, value) for name, value in headers.items() if _goes_on(name))
+    return _forwarded(tuple(headers.keys()), tuple(headers.values()))
 
 
-#: Whether a header goes on, by its name as received. Bounded, as clients choose the names.
-_GOES_ON: dict[str, bool] = {}
+def _forwarded(names: tuple[str, ...], values: tuple[str, ...]) -> Forward:
+    return tuple([(names[place], values[place]) for place in _places(names)])
 
 
-def _goes_on(name: str) -> bool:
-    lower = name.lower()
-    if len(_GOES_ON) >= 4096:
-        _GOES_ON.clear()
-    _GOES_ON[name] = result = lower in _FORWARDED or lower.startswith(_FORWARDED_PREFIXES)
-    return result
+@lru_cache(maxsize=512)
+def _places(names: tuple[str, ...]) -> tuple[int, ...]:
+    """Which of the headers go on."""
+    lower = [name.lower() for name in names]
+    return tuple(
+        place
+        for place, name in enumerate(lower)
+        if name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES)
+    )
 
 
 async def _not_post(request: Request) -> None:

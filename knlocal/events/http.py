@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from knlocal.events.event import Event, InvalidEvent, Mode, canonical, is_valid, validate
+from knlocal.events.event import (
+    SPEC_VERSIONS,
+    Event,
+    InvalidEvent,
+    Mode,
+    canonical,
+    is_media_type,
+    is_name,
+    is_reference,
+    is_usual_time,
+    validate,
+)
 from knlocal.events.json_format import (
     BATCH_MEDIA_TYPE,
     MEDIA_TYPE,
@@ -52,7 +65,78 @@ def decode(headers: Mapping[str, str], body: bytes) -> Event:
         if media_type == BATCH_MEDIA_TYPE:
             raise InvalidEvent("a batch of events is not accepted here, send them one by one")
         raise InvalidEvent(f"the event format {media_type} is not supported, {MEDIA_TYPE} is")
-    return _from_binary(headers, content_type, body)
+    names, values = tuple(headers.keys()), tuple(headers.values())
+    return decode_usual(names, values, body) or _from_binary(headers, body)
+
+
+def decode_usual(names: tuple[str, ...], values: tuple[str, ...], body: bytes) -> Event | None:
+    """The event of a message in binary mode, by the names and values of its headers, if it is as
+    nearly all are: valid, and without anything that is encoded. None means that `decode` has to
+    look."""
+    shape = _SHAPES.get(names) or _shape_of(names)
+    picked = shape.pick(values)
+    if "" in picked or not _PLAIN("".join(picked)):
+        return None
+    attributes = dict(zip(shape.attributes, picked, strict=True))
+    if attributes["specversion"] not in SPEC_VERSIONS or not is_reference(attributes["source"]):
+        return None
+    if "time" in attributes and not is_usual_time(attributes["time"]):
+        return None
+    if shape.content_type >= 0:
+        content_type = values[shape.content_type]
+        if not _is_of_data(content_type):
+            return None
+        attributes["datacontenttype"] = content_type
+    event = Event(attributes, body or None)
+    event.plain = True
+    return event
+
+
+class _Shape(NamedTuple):
+    """What the names of a message's headers say."""
+
+    attributes: tuple[str, ...]
+    """The attributes in them, but for the content type."""
+    pick: Callable[[tuple[str, ...]], tuple[str, ...]]
+    """Their values, out of those of all headers."""
+    content_type: int
+    """Where the content type is, -1 without one."""
+
+
+#: By the names as received. Bounded.
+_SHAPES: dict[tuple[str, ...], _Shape] = {}
+_UNUSUAL = _Shape((), lambda values: ("",), -1)
+_REQUIRED = {"specversion", "id", "type", "source"}
+#: Attributes whose values are checked one by one, or must not be there.
+_LOOKED_AT = {"datacontenttype", "dataschema", "schemaurl", "data"}
+
+
+def _shape_of(names: tuple[str, ...]) -> _Shape:
+    lower = [name.lower() for name in names]
+    places = [place for place, name in enumerate(lower) if name.startswith("ce-")]
+    attributes = tuple([lower[place][3:] for place in places])
+    shape = _UNUSUAL
+    if (
+        set(attributes) >= _REQUIRED
+        and len(set(attributes)) == len(attributes)
+        and not _LOOKED_AT & set(attributes)
+        and all(map(is_name, attributes))
+        and lower.count("content-type") <= 1
+    ):
+        content_type = lower.index("content-type") if "content-type" in lower else -1
+        shape = _Shape(attributes, itemgetter(*places), content_type)
+    if len(_SHAPES) >= 512:
+        _SHAPES.clear()
+    _SHAPES[names] = shape
+    return shape
+
+
+@lru_cache(maxsize=512)
+def _is_of_data(content_type: str) -> bool:
+    """Whether a content type is valid, and not that of an event format."""
+    return is_media_type(content_type) and not content_type.lower().startswith(
+        "application/cloudevents"
+    )
 
 
 def decode_batch(headers: Mapping[str, str], body: bytes) -> list[Event]:
@@ -83,18 +167,17 @@ def encode(event: Event, mode: Mode | None = None) -> Message:
 
 def lines(event: Event, mode: Mode | None = None) -> tuple[str, bytes]:
     """The event as `encode` has it: its headers as HTTP/1.1 lines, each with its CRLF, and the
-    body. Made only once."""
-    key = (mode or event.mode) + " lines"
-    found: tuple[str, bytes] | None = event.cache.get(key) if event.cache else None
-    if found is None:
-        headers, body = encode(event, mode)
-        text = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        if text.count("\n") != len(headers) or text.count("\r") != len(headers):
-            raise ValueError("an attribute contains a line break")
-        found = text, body
-        assert event.cache is not None
-        event.cache[key] = found
-    return found
+    body."""
+    if event.plain and (mode or event.mode) == "binary":
+        attributes = event.attributes
+        names = tuple(attributes)
+        pattern = _LINES.get(names) or _lines_of(names)
+        return pattern % tuple(attributes.values()), event.data or b""
+    headers, body = encode(event, mode)
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
+        raise ValueError("an attribute contains a line break")
+    return text, body
 
 
 def encode_batch(events: Iterable[Event]) -> Message:
@@ -118,79 +201,60 @@ def encode_header(value: str) -> str:
     return value if _PLAIN(value) else quote(value, safe=_SAFE)
 
 
-#: Headers that belong to no attribute.
-_OTHER = ""
-#: Attribute by header name, as received; "" for other headers. Most events use the same few.
-_ATTRIBUTES: dict[str, str] = {}
-_KNOWN_AT_MOST = 4096
-
-
-def _attribute_of(header: str) -> str:
-    """The attribute that a header carries, or "". Remembers, up to a bound."""
-    lower = header.lower()
-    if lower.startswith("ce-"):
-        name = lower[3:]
-    else:
-        name = "datacontenttype" if lower == "content-type" else _OTHER
-    if len(_ATTRIBUTES) >= _KNOWN_AT_MOST:
-        _ATTRIBUTES.clear()
-    _ATTRIBUTES[header] = name
-    return name
-
-
-def _from_binary(headers: Mapping[str, str], content_type: str, body: bytes) -> Event:
+def _from_binary(headers: Mapping[str, str], body: bytes) -> Event:
     if "ce-specversion" not in headers:
         raise InvalidEvent(
             f"not a CloudEvent: neither a ce-specversion header nor a Content-Type of {MEDIA_TYPE}"
         )
     attributes: dict[str, str] = {}
-    plain = True
-    known = _ATTRIBUTES
     for header, value in headers.items():
-        name = known.get(header)
-        if name is None:
-            name = _attribute_of(header)
-        if not name:
-            continue
-        if not _PLAIN(value) and name != "datacontenttype":
-            plain = False
-            try:
-                value = decode_header(value)
-            except InvalidEvent as error:
-                raise InvalidEvent(f"{name}: {error}") from None
-        elif name == "datacontenttype" and header[:3].lower() == "ce-":
+        name = header.lower()
+        if name == "content-type":
+            if value:
+                attributes["datacontenttype"] = value
+        elif name == "ce-datacontenttype":
             raise InvalidEvent("ce-datacontenttype MUST NOT be present, Content-Type says it")
-        attributes[name] = value
-    if attributes.get("datacontenttype") == "":
-        del attributes["datacontenttype"]
-    if not (plain and is_valid(attributes)):
-        validate(attributes)
-    event = Event(attributes, body or None)
-    event.plain = plain
-    return event
+        elif name.startswith("ce-"):
+            try:
+                attributes[name[3:]] = decode_header(value)
+            except InvalidEvent as error:
+                raise InvalidEvent(f"{name[3:]}: {error}") from None
+    validate(attributes)
+    return Event(attributes, body or None)
 
 
+#: Header by attribute. Bounded.
 _HEADERS: dict[str, str] = {}
+#: Header lines by the names of the attributes, with a %s for each value. Bounded.
+_LINES: dict[tuple[str, ...], str] = {}
 
 
 def _header_of(attribute: str) -> str:
-    if len(_HEADERS) >= _KNOWN_AT_MOST:
+    header = "Content-Type" if attribute == "datacontenttype" else f"Ce-{attribute.capitalize()}"
+    if len(_HEADERS) >= 4096:
         _HEADERS.clear()
-    _HEADERS[attribute] = header = f"Ce-{attribute.capitalize()}"
+    _HEADERS[attribute] = header
     return header
 
 
+def _lines_of(attributes: tuple[str, ...]) -> str:
+    found = "".join([f"{_header_of(name)}: %s\r\n" for name in attributes])
+    if len(_LINES) >= 512:
+        _LINES.clear()
+    _LINES[attributes] = found
+    return found
+
+
 def _to_binary(event: Event) -> Message:
-    headers = []
-    content_type = ""
     plain = event.plain
     known = _HEADERS
-    for name, value in event.attributes.items():
-        if name == "datacontenttype":
-            content_type = value
-        else:
-            header = known.get(name) or _header_of(name)
-            headers.append((header, value if plain else encode_header(canonical(value))))
-    if content_type:
-        headers.append(("Content-Type", content_type))
-    return Message(tuple(headers), event.data or b"")
+    headers = tuple(
+        [
+            (
+                known.get(name) or _header_of(name),
+                value if plain or name == "datacontenttype" else encode_header(canonical(value)),
+            )
+            for name, value in event.attributes.items()
+        ]
+    )
+    return Message(headers, event.data or b"")

@@ -52,8 +52,6 @@ class Request(ABC):
     """Host or :authority, lower case, without the port; "" when there was none."""
     authority: str
     """Host or :authority exactly as received."""
-    headers: CIMultiDict[str]
-    """A copy that the handler may change before forwarding."""
     scheme: Literal["http", "https"]
     protocol: Literal["HTTP/1.0", "HTTP/1.1", "HTTP/2"]
     exposure: Exposure
@@ -67,6 +65,17 @@ class Request(ABC):
     """The status that went out, 0 before."""
     answer_bytes: int = 0
     """Body bytes that went out."""
+
+    @property
+    @abstractmethod
+    def headers(self) -> CIMultiDict[str]:
+        """A copy that the handler may change before forwarding."""
+
+    @property
+    def fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names and values of the headers as they came; for handlers that never want `headers`."""
+        headers = self.headers
+        return tuple(headers.keys()), tuple(headers.values())
 
     @property
     def path(self) -> str:

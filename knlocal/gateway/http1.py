@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Literal, NamedTuple
@@ -53,6 +54,8 @@ REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 _SPECIAL: Final = HOP_BY_HOP | {CONTENT_LENGTH, HOST, EXPECT, DATE}
 
+_USUAL: Final = {HOST, CONTENT_LENGTH, DATE}
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\x00-\x20\x7f]+) (HTTP/\d\.\d)")
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) +(\d{3})(?: +([^\r\n]*)| *)")
@@ -89,7 +92,9 @@ class RequestHead(NamedTuple):
     target: str
     """Origin form, or "*"."""
     version: Version
-    headers: CIMultiDict[str]
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+    """The fields as they came."""
     authority: str
     host: str
     length: int
@@ -99,6 +104,15 @@ class RequestHead(NamedTuple):
     expects_continue: bool
     absolute: bool
     """The target came in absolute form: the client takes us for its proxy."""
+    made: list[CIMultiDict[str]]
+    """`headers`, once somebody wanted them."""
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        """Shared: not to be changed."""
+        if not self.made:
+            self.made.append(CIMultiDict(zip(self.names, self.values, strict=True)))
+        return self.made[0]
 
 
 class ResponseHead(NamedTuple):
@@ -127,11 +141,77 @@ def check_unfinished_head(buffer: bytes) -> None:
 def parse_request_head(head: bytes) -> RequestHead:
     """`head` is everything before the empty line, without its CRLFCRLF. The result may be shared:
     copy its headers before changing them."""
-    if len(head) <= _REMEMBERED:
-        return _remembered_request(head)
     if len(head) > MAX_REQUEST_LINE:
         check_unfinished_head(head)
+    elif head.startswith(b"POST"):
+        # Rarely twice the same, but mostly with the same names.
+        return _parse_known(head) or _parse_request(head)
+    elif len(head) <= _REMEMBERED:
+        return _remembered_request(head)
     return _parse_request(head)
+
+
+class _Shape(NamedTuple):
+    """What the names of a head's fields say: where the two special ones are that change nothing."""
+
+    host: int
+    length: int
+
+
+#: By the names of the fields, as spelled. Bounded. Only for heads of HTTP/1.1 without other special
+#: fields, whose names proved to be good.
+_SHAPES: dict[tuple[str, ...], _Shape] = {}
+#: Request lines of HTTP/1.1 in origin form that proved to be good: method and target.
+_REQUEST_LINES: dict[str, tuple[str, str]] = {}
+_TABS: Final = bytes(b for b in _ALLOWED if b != 9)
+
+
+def _parse_known(head: bytes) -> RequestHead | None:
+    """A head that differs from one parsed before only in values; None when it may be anything else.
+
+    Whatever could be understood differently is left to `_parse_request`: names are compared up to
+    ": ", values have no spaces around them, and there are no control bytes.
+    """
+    lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    start = _REQUEST_LINES.get(lines[0])
+    if start is None or head.translate(None, _TABS) or b":  " in head or b" \r" in head:
+        return None
+    breaks = len(lines) - 1
+    if not breaks or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+        return None
+    names, _, values = zip(*[line.partition(": ") for line in lines[1:]], strict=True)
+    shape = _SHAPES.get(names)
+    if shape is None or head[-1] == 32:
+        return None
+    authority = values[shape.host]
+    host = _HOSTS.get(authority)
+    if host is None:
+        return None
+    length = 0
+    if shape.length >= 0:
+        told = values[shape.length]
+        if not _DIGITS.fullmatch(told):
+            return None
+        length = int(told)
+    method, target = start
+    return RequestHead(
+        method, target, "HTTP/1.1", names, values, authority, host, length,
+        True, "", False, False, [],
+    )  # fmt: skip
+
+
+def _remember_shape(head: RequestHead, line: str, special: AbstractSet[str]) -> None:
+    if head.version != "HTTP/1.1" or head.absolute or not special <= _USUAL:
+        return
+    lower = [name.lower() for name in head.names]
+    if lower.count(CONTENT_LENGTH) > 1 or head.target[0] != "/":
+        return
+    for known in (_SHAPES, _REQUEST_LINES):
+        if len(known) >= 512:
+            known.clear()
+    length = lower.index(CONTENT_LENGTH) if CONTENT_LENGTH in lower else -1
+    _SHAPES[head.names] = _Shape(lower.index(HOST), length)
+    _REQUEST_LINES[line] = head.method, head.target
 
 
 def _parse_request(head: bytes) -> RequestHead:
@@ -170,19 +250,17 @@ def _parse_request(head: bytes) -> RequestHead:
         length = _content_length(special[CONTENT_LENGTH], pairs, 400)
     if EXPECT in special:
         expects_continue = special[EXPECT].lower() == "100-continue" and version == "HTTP/1.1"
-    return RequestHead(
-        method,
-        target,
-        version,
-        CIMultiDict(pairs),
-        authority,
-        host,
-        length,
-        keep_alive,
-        upgrade,
-        expects_continue,
-        absolute,
-    )
+    found = RequestHead(
+        method, target, version, *_split(pairs), authority, host, length,
+        keep_alive, upgrade, expects_continue, absolute, [],
+    )  # fmt: skip
+    if method == "POST" and len(head) <= _REMEMBERED:
+        _remember_shape(found, lines[0], special.keys())
+    return found
+
+
+def _split(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple([name for name, _ in pairs]), tuple([value for _, value in pairs])
 
 
 def parse_response_head(data: bytes, method: str) -> tuple[ResponseHead, bytes] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
-from knlocal.gateway.http import ClientGone, HeaderPairs, Request, Stream
+from knlocal.gateway.http import BodyTooLarge, ClientGone, HeaderPairs, Request, Stream
 from knlocal.gateway.http1 import REASONS, RequestHead, encode_head
 from knlocal.gateway.incoming import Incoming
 from knlocal.gateway.names import is_cluster_local
@@ -25,49 +25,77 @@ class Http1Request(Request):
     """A request on an `Http1Connection`."""
 
     incoming: Incoming | None = None
+    """The body as it comes; None when all of it came with the head."""
+    _whole: bytes | None = None
+    _headers: CIMultiDict[str] | None = None
     _awaits_continue = False
     _no_body = False
     _chunked = False
     _left = -1
     """Bytes of the answer's Content-Length still to be written; -1 without one."""
 
-    def __init__(self, connection: Http1Connection, head: RequestHead) -> None:
+    def __init__(self, connection: Http1Connection, head: RequestHead, whole: bytes | None) -> None:
+        """`whole`: the body, when all of it is here."""
         context = connection.context
         self._connection = connection
         (
             self.method,
             self.target,
             self.protocol,
-            headers,
+            _,
+            _,
             self.authority,
             self.host,
-            length,
+            _,
             self.keep_alive,
             self.upgrade,
             self.expects_continue,
             absolute,
+            _,
         ) = head
-        self.headers = headers.copy()
+        self._parsed = head
         self.scheme = context.scheme
         self.exposure = context.exposure
         if absolute and is_cluster_local(self.host):
             # The client takes us for its proxy, to reach what only containers can resolve.
             self.exposure = "internal"
         self.peer = connection.peer
-        self.body_ended = not length
-        if length:
+        self._whole = whole
+        self.body_ended = whole is not None
+        if whole is None:
             self.incoming = Incoming(connection.pause_reading, connection.resume_reading)
             self._awaits_continue = self.expects_continue
 
     # What came
 
     @property
+    def headers(self) -> CIMultiDict[str]:
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = self._parsed.headers.copy()
+        return headers
+
+    @property
+    def fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return self._parsed.names, self._parsed.values
+
+    @property
     def has_body(self) -> bool:
-        return self.incoming is not None
+        return self.incoming is not None or bool(self._whole)
+
+    async def read(self, limit: int) -> bytes:
+        whole = self._whole
+        if whole is None:
+            return await super().read(limit)
+        if len(whole) > limit:
+            raise BodyTooLarge
+        return whole
 
     async def body(self) -> AsyncIterator[bytes]:
         incoming = self.incoming
         if incoming is None:
+            if self._whole:
+                yield self._whole
             return
         if self._awaits_continue:
             await self.inform(100)
@@ -77,7 +105,7 @@ class Http1Request(Request):
     def buffered(self) -> bytes | None:
         incoming = self.incoming
         if incoming is None:
-            return b""
+            return self._whole
         if not incoming.ended or incoming.trailers is not None:
             return None
         return incoming.peek()

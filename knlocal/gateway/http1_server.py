@@ -136,22 +136,32 @@ class Http1Connection(Writer):
         if parsed.upgrade and self._switch_to_h2c(parsed, rest):
             return False
         self._deadlines.cancel(self._deadline)
-        self._request = request = Http1Request(self, parsed)
-        self._buffer = rest
-        if parsed.length:
-            self._buffer = b""
-            if parsed.length == CHUNKED:
-                self._decoder = ChunkedDecoder()
-            else:
-                self._left = parsed.length
-            if rest:
-                self._body(request, rest)
-                if self._request is not request:
-                    return False
-            if not request.body_ended:
-                self._watch(self.context.body_deadlines, self._body_expired)
-        if not (request.body_ended and self.context.serve_at_once(request)):
-            self._task = self.loop.create_task(self._run(request))
+        length = parsed.length
+        if 0 <= length <= len(rest):
+            self._request = request = Http1Request(self, parsed, rest[:length])
+            self._buffer = rest[length:]
+            if self.context.serve_at_once(request):
+                return True
+        else:
+            self._request = request = Http1Request(self, parsed, None)
+            if not self._begin_body(request, length, rest):
+                return False
+        self._task = self.loop.create_task(self._run(request))
+        return True
+
+    def _begin_body(self, request: Http1Request, length: int, rest: bytes) -> bool:
+        """False when it is broken already."""
+        self._buffer = b""
+        if length == CHUNKED:
+            self._decoder = ChunkedDecoder()
+        else:
+            self._left = length
+        if rest:
+            self._body(request, rest)
+            if self._request is not request:
+                return False
+        if not request.body_ended:
+            self._watch(self.context.body_deadlines, self._body_expired)
         return True
 
     def _switch_to_h2c(self, head: RequestHead, rest: bytes) -> bool:

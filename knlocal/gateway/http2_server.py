@@ -179,7 +179,7 @@ class Http2Request(Request):
         self._connection = connection
         self.method = head.method
         self.target = head.target
-        self.headers = head.headers
+        self._headers = head.headers
         self.authority = head.authority
         self.host = head.host
         self.expects_continue = head.expects_continue
@@ -189,6 +189,10 @@ class Http2Request(Request):
         self._no_body = False
 
     # What came
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        return self._headers
 
     @property
     def has_body(self) -> bool:
@@ -344,7 +348,8 @@ def _head(raw: Any, ended: bool) -> RequestHead:
         method,
         target,
         "HTTP/2",
-        headers,
+        tuple(headers.keys()),
+        tuple(headers.values()),
         authority,
         host,
         length=0,
@@ -352,6 +357,7 @@ def _head(raw: Any, ended: bool) -> RequestHead:
         upgrade="",
         expects_continue=(headers.get("expect") or "").lower() == "100-continue",
         absolute=False,
+        made=[headers],
     )
 
 

@@ -31,7 +31,7 @@ class LocalRequest(Request):
         self.target = target
         self.authority = authority
         self.host = host
-        self.headers = headers
+        self._headers = headers
         self.peer = peer
         self._body = body
         self._limit = limit
@@ -39,6 +39,10 @@ class LocalRequest(Request):
         self.pieces: list[bytes] = []
         self.aborted = False
         self.too_large = False
+
+    @property
+    def headers(self) -> CIMultiDict[str]:
+        return self._headers
 
     @property
     def has_body(self) -> bool:
