@@ -76,6 +76,8 @@ DEFAULT_ROUTE_HEADER = "Knative-Serving-Default-Route"
 # -- knlocal's own --------------------------------------------------------------------------------
 
 STANDBY = "knlocal.dev/standby"
+SUCCESSOR = "knlocal.dev/successor"
+SNAPSHOT = "knlocal.dev/snapshot"
 IDLE = "knlocal.dev/idle"
 ROUTED_BY = "knlocal.dev/routed-by"
 

@@ -20,10 +20,13 @@ def template_name(configuration: Obj) -> str:
 
 def revision_name(configuration: Obj) -> str:
     """What the revision of the current generation is called (behaviour B71)."""
-    generation = configuration["metadata"]["generation"]
-    return template_name(configuration) or child_name(
-        configuration["metadata"]["name"], f"-{generation:05d}"
-    )
+    metadata = configuration["metadata"]
+    return template_name(configuration) or numbered_name(metadata["name"], metadata["generation"])
+
+
+def numbered_name(configuration: str, generation: int) -> str:
+    """The name of a Configuration's revision of that generation, where nobody chose one."""
+    return child_name(configuration, f"-{generation:05d}")
 
 
 def named_revision(store: Store, configuration: Obj) -> Obj | None:

@@ -7,6 +7,7 @@ gateway, and so its readiness probe stays where the user put it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from knlocal.resources.names import child_name
 from knlocal.serving.config import Config
 from knlocal.serving.kinds import (
     AUTOSCALING,
+    CONFIGURATION_GENERATION_LABEL,
     CONFIGURATION_LABEL,
     DEFAULT_CONTAINER,
     DEFAULT_USER_PORT,
@@ -30,9 +32,12 @@ from knlocal.serving.kinds import (
     ROUTING_STATE_LABEL,
     ROUTING_STATE_MODIFIED,
     SERVICE_LABEL,
+    SNAPSHOT,
     STANDBY,
+    SUCCESSOR,
 )
 from knlocal.serving.queue_proxy import queue_proxy_container
+from knlocal.serving.revision_names import numbered_name
 
 _NOT_ON_PODS = {ROUTE_LABEL, ROUTING_STATE_LABEL}
 _NOT_ON_TEMPLATES = {LAST_PINNED, NO_GC, ROUTING_STATE_MODIFIED, ROUTES}
@@ -58,7 +63,7 @@ def make_deployment(revision: Obj, config: Config, replicas: int) -> Obj:
             "name": deployment_name(revision),
             "namespace": revision["metadata"]["namespace"],
             "labels": labels,
-            "annotations": annotations | {STANDBY: config.standby(revision)},
+            "annotations": annotations | {STANDBY: config.standby(revision)} | _successor(revision),
             "ownerReferences": [owner_reference(revision)],
         },
         "spec": {
@@ -75,6 +80,21 @@ def make_deployment(revision: Obj, config: Config, replicas: int) -> Obj:
             },
         },
     }
+
+
+def _successor(revision: Obj) -> dict[str, str]:
+    """For a revision that a save made: the Deployment that the next save will make, so that its
+    first pod can be got ready. None where somebody chooses the names of revisions."""
+    labels, name = labels_of(revision), revision["metadata"]["name"]
+    configuration = labels.get(CONFIGURATION_LABEL, "")
+    generation = labels.get(CONFIGURATION_GENERATION_LABEL, "")
+    if SNAPSHOT not in annotations_of(revision) or not generation.isdigit():
+        return {}
+    if name != numbered_name(configuration, int(generation)):
+        return {}
+    then = numbered_name(configuration, int(generation) + 1)
+    said = {"deployment": child_name(then, "-deployment"), "names": {name: then}}
+    return {SUCCESSOR: json.dumps(said)}
 
 
 def progress_deadline(revision: Obj, config: Config) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -56,13 +57,61 @@ def test_every_kind_of_readiness_probe_is_run(cluster: Cluster, probe: dict[str,
     assert cluster.call(made["status"]["url"]).status == 200
 
 
-def test_an_exec_probe_that_fails_keeps_the_revision_unready(cluster: Cluster) -> None:
+def test_a_probe_that_never_passes_fails_the_revision_after_the_deadline(cluster: Cluster) -> None:
     probe = {"exec": {"command": ["python3", "-c", "raise SystemExit(1)"]}}
     called = name("never")
-    cluster.create_service(service(called, container={"readinessProbe": probe}))
+    cluster.create_service(
+        service(
+            called,
+            container={"readinessProbe": probe},
+            annotations={"serving.knative.dev/progress-deadline": "5s"},
+        )
+    )
+    path = f"{SERVING}/revisions/{called}-00001"
     cluster.until(lambda: cluster.pods(called))
-    assert condition(cluster.get(f"{SERVING}/services/{called}")).get("status") != "True"
+    assert condition(cluster.get(path)).get("status") == "Unknown"
+    revision = cluster.ready(path, "False")
+    assert condition(revision)["reason"] == "ProgressDeadlineExceeded"
+    assert condition(revision, "ResourcesAvailable")["status"] == "False"
+    got = cluster.ready(f"{SERVING}/services/{called}", "False")
+    assert condition(got, "ConfigurationsReady")["reason"] == "RevisionFailed"
+    assert condition(got, "RoutesReady")["reason"] == "RevisionMissing"
     cluster.must("DELETE", f"{SERVING}/services/{called}")
+
+
+def test_what_cannot_run_says_why_in_the_revision(cluster: Cluster) -> None:
+    """Knative's TestPodScheduleError and TestImagePullError."""
+    huge = {"requests": {"cpu": "50000m", "memory": "350Gi"}}
+    deadline = {"serving.knative.dev/progress-deadline": "5s"}
+    nothing = "127.0.0.1:1/nothing@sha256:" + "0" * 64
+    wanted = {
+        name("huge"): ({"resources": huge}, "Unschedulable", "Insufficient cpu"),
+        name("pull"): ({"image": nothing}, "ImagePullBackOff|ErrImagePull", nothing),
+    }
+    for called, (container, _, _) in wanted.items():
+        cluster.create_service(service(called, container=container, annotations=deadline))
+    for called, (_, reason, message) in wanted.items():
+        cluster.ready(f"{SERVING}/configurations/{called}", "False")
+        revision = cluster.ready(f"{SERVING}/revisions/{called}-00001", "False")
+        assert re.fullmatch(reason, condition(revision)["reason"])
+        assert message in condition(revision)["message"]
+        cluster.must("DELETE", f"{SERVING}/services/{called}")
+
+
+def test_a_quota_that_is_used_up_is_told(cluster: Cluster) -> None:
+    """Knative's TestResourceQuotaError."""
+    namespace = name("quota")
+    cluster.must("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+    quota = {"metadata": {"name": "little"}, "spec": {"hard": {"requests.cpu": "50m"}}}
+    cluster.must("POST", f"/api/v1/namespaces/{namespace}/resourcequotas", quota)
+    body = service("much", container={"resources": {"requests": {"cpu": "200m"}}})
+    body["metadata"]["namespace"] = namespace
+    where = SERVING.replace(NAMESPACE, namespace)
+    cluster.must("POST", f"{where}/services", body)
+    cluster.ready(f"{where}/configurations/much", "False")
+    revision = cluster.ready(f"{where}/revisions/much-00001", "False")
+    assert "forbidden: exceeded quota: little" in condition(revision)["message"]
+    cluster.must("DELETE", f"/api/v1/namespaces/{namespace}")
 
 
 def test_liveness_restarts_the_container_and_not_the_pod(cluster: Cluster) -> None:
@@ -223,7 +272,8 @@ def test_init_containers_run_before_and_sidecars_beside(cluster: Cluster) -> Non
         }
     )  # fmt: skip
     url = made["status"]["url"]
-    assert cluster.call(url).text == "Hello from the side!\n"
+    # The front is ready as soon as it listens itself: nobody probes the one beside it.
+    cluster.until(lambda: cluster.call(url).text == "Hello from the side!\n")
     assert cluster.call(url, "/cat?path=/shared/note").text == "prepared\n"
     revision = cluster.get(f"{SERVING}/revisions/{made['status']['latestReadyRevisionName']}")
     assert [s["name"] for s in revision["status"]["containerStatuses"]] == ["front", "back"]

@@ -120,6 +120,22 @@ def test_a_template_gets_the_defaults_of_knative(cluster: Cluster, hello: dict[s
     }  # fmt: skip
 
 
+def test_a_template_becomes_a_revision_as_it_is(cluster: Cluster) -> None:
+    called = name("copied")
+    body = service(called, env={"TARGET": "copy"}, spec={"timeoutSeconds": 77})
+    body["spec"]["template"]["metadata"] = {"labels": {"a": "b"}, "annotations": {"c": "d"}}
+    made = cluster.ready_service(body)
+    revision = cluster.get(f"{SERVING}/revisions/{called}-00001")
+    assert revision["spec"] == made["spec"]["template"]["spec"]
+    assert revision["spec"]["timeoutSeconds"] == 77
+    assert revision["metadata"]["labels"]["a"] == "b"
+    assert revision["metadata"]["annotations"]["c"] == "d"
+    for kind in ("configurations", "routes"):
+        child = cluster.get(f"{SERVING}/{kind}/{called}")["metadata"]
+        assert "a" not in child["labels"]
+        assert "c" not in child["annotations"]
+
+
 def test_an_update_makes_a_revision_and_moves_the_traffic(cluster: Cluster) -> None:
     called = name("update")
     first = cluster.ready_service(service(called, env={"TARGET": "one"}))
@@ -287,6 +303,10 @@ def test_a_revision_cannot_be_changed(cluster: Cluster, hello: dict[str, Any]) -
         ({"containers": [{"image": IMAGE, "volumeMounts": [{"name": "x", "mountPath": "/x"}]}]},
          "no matching volume: spec.template.spec.containers[0].volumeMounts[0].name"),
         ({"containers": [{"image": ""}]}, "spec.template.spec.containers[0].image"),
+        ({"containers": [{"image": IMAGE, "ports": [{"hostPort": 80}]}]},
+         "must not set the field(s): spec.template.spec.containers[0].ports.hostPort"),
+        ({"containers": [{"image": IMAGE, "stdin": True}]},
+         "must not set the field(s): spec.template.spec.containers[0].stdin"),
     ],
     ids=lambda it: next(iter(it)) if isinstance(it, dict) else "",
 )  # fmt: skip
@@ -298,6 +318,14 @@ def test_what_knative_refuses_is_refused_in_its_words(
     message = cluster.refused("POST", f"{SERVING}/services", body)
     assert message.startswith('admission webhook "validation.webhook.serving.knative.dev" denied')
     assert said in message
+
+
+@pytest.mark.parametrize("port", ["grpc", "http", "http2", "x"])
+def test_a_port_name_that_is_no_transport_is_refused(cluster: Cluster, port: str) -> None:
+    body = service(name("bad"), container={"ports": [{"name": port, "containerPort": 8080}]})
+    said = cluster.refused("POST", f"{SERVING}/services", body)
+    assert f"Port name {port} is not allowed: spec.template.spec.containers[0].ports" in said
+    assert "Name must be empty, or one of: 'h2c', 'http1'" in said
 
 
 def test_traffic_that_does_not_add_up_is_refused(cluster: Cluster) -> None:
@@ -315,8 +343,13 @@ def test_traffic_that_does_not_add_up_is_refused(cluster: Cluster) -> None:
             "must not set the field(s): spec.traffic[0].url",
         ),
         ({"percent": 101}, "spec.traffic[0].percent"),
+        (
+            {"latestRevision": False},
+            'may not set revisionName "" when latestRevision is false',
+        ),
+        ({"tag": "No_Name"}, "not a DNS 1035 label"),
     ],
-    ids=["latest", "url", "percent"],
+    ids=["latest", "url", "percent", "neither", "tag"],
 )
 def test_what_a_traffic_target_may_not_say_is_refused(
     cluster: Cluster, target: dict[str, Any], said: str

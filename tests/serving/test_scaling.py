@@ -5,7 +5,13 @@ import asyncio
 import pytest
 
 from knlocal.resources.base import Obj, key_of
-from knlocal.serving.kinds import HORIZONTAL_POD_AUTOSCALER, METRIC, POD, SERVERLESS_SERVICE
+from knlocal.serving.kinds import (
+    HORIZONTAL_POD_AUTOSCALER,
+    METRIC,
+    POD,
+    POD_AUTOSCALER,
+    SERVERLESS_SERVICE,
+)
 from tests.serving.world import World, conditions, service
 
 
@@ -21,6 +27,17 @@ async def test_a_service_nobody_asks_for_goes_to_zero_and_stays_ready(world: Wor
     assert conditions(world.service())["Ready"] == "True"
     assert world.revision()["status"]["actualReplicas"] == 0
     assert world.store.list(POD) == []
+
+
+async def test_the_wish_is_shown_from_the_first_pod_on(world: World) -> None:
+    world.workloads.holding = True
+    await world.apply(service())
+    for _ in range(3):
+        world.workloads.release()
+        await world.change(POD_AUTOSCALER, "hello-00001", lambda _autoscaler: None)
+        await world.settled()
+        status = world.revision()["status"]
+        assert (status["actualReplicas"], status["desiredReplicas"]) == (1, 1)
 
 
 async def test_a_request_to_a_service_at_zero_is_held_and_answered(world: World) -> None:

@@ -393,7 +393,10 @@ class PodAutoscalerController(Controller):
     def _show_scale(
         self, autoscaler: Obj, status: Obj, conditions: Conditions, want: int, ready: int
     ) -> None:
-        status["desiredScale"], status["actualScale"] = want, ready
+        if want != UNKNOWN or "desiredScale" not in status:
+            # Knative shows -1 until something was measured; clients do better with the last wish.
+            status["desiredScale"] = want
+        status["actualScale"] = ready
         least = ready_threshold(
             autoscaler,
             self._config.autoscaler,
