@@ -6,7 +6,7 @@ meanwhile is not forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,18 +28,24 @@ from knlocal.resources.base import (
 from knlocal.resources.names import generate_name
 from knlocal.resources.status import NotFound, StatusError
 from knlocal.store.store import Store
+from knlocal.workloads.indexes import INDEX, format_indexes, index_of, parse_indexes
+from knlocal.workloads.jobpolicies import (
+    FAILURE_COUNT,
+    fails_index,
+    failure_action,
+    failures_so_far,
+    has_index_limits,
+)
 from knlocal.workloads.jobstatus import (
-    INDEX,
+    Verdict,
     backoff_left,
-    failure_of,
     finished_at,
-    format_indexes,
-    index_of,
     is_finished,
-    parse_indexes,
+    noted_verdict,
+    verdict_of,
     with_condition,
 )
-from knlocal.workloads.podcontrol import is_active, owned, pod_from_template
+from knlocal.workloads.podcontrol import fresh, is_active, owned, pod_from_template
 from knlocal.workloads.podstatus import is_pod_ready, is_terminal
 from knlocal.workloads.terms import JOB, POD
 
@@ -66,41 +72,47 @@ class JobController(Controller):
             return None
         if is_finished(job):
             return self._expire(job)
-        self._count(job)
-        job = self.store.get(JOB, key.namespace, key.name)
-        if self._conclude(job):
-            self._stop_pods(job)
-            return self._expire(self.store.get(JOB, key.namespace, key.name))
+        job = self._count(job)
+        if verdict := self._verdict(job):
+            return self._finish(fresh(self.store, job), verdict)
         after = self._manage(job)
         self._report(key)
         return Requeue(after) if after is not None else None
 
     # -- counting -----------------------------------------------------------------------------
 
-    def _count(self, job: Obj) -> None:
-        """Take finished pods into the Job's status, each once."""
-        fresh = [pod for pod in owned(self.store, job) if _is_tracked(pod) and _has_ended(pod)]
-        if not fresh:
-            return
-        status = copy(status_of(job))
-        done = parse_indexes(status.get("completedIndexes", ""))
-        for pod in fresh:
+    def _count(self, job: Obj) -> Obj:
+        """Take finished pods into the Job's status, each once; returns the Job with that."""
+        ended = [pod for pod in owned(self.store, job) if _is_tracked(pod) and _has_ended(pod)]
+        if not ended:
+            return job
+        status, verdict = copy(status_of(job)), noted_verdict(job)
+        done = parse_indexes(status.get("completedIndexes") or "")
+        failed = parse_indexes(status.get("failedIndexes") or "")
+        for pod in ended:
+            index = index_of(pod)
             if _succeeded(pod):
-                index = index_of(pod)
                 if index is None or index not in done:
                     status["succeeded"] = int(status.get("succeeded") or 0) + 1
                 if index is not None:
                     done.add(index)
                 self._last_failure.pop(uid_of(job), None)
+            elif (verdict and verdict.good) or failure_action(job, pod)[0] == "Ignore":
+                continue  # it was let go, or does not matter
             else:
                 status["failed"] = int(status.get("failed") or 0) + 1
                 failures = self._last_failure.get(uid_of(job), (0, self.clock.now()))[0] + 1
                 self._last_failure[uid_of(job)] = (failures, self.clock.now())
+                if index is not None and fails_index(job, pod):
+                    failed.add(index)
         if _is_indexed(job):
             status["completedIndexes"] = format_indexes(done)
+        if has_index_limits(job):
+            status["failedIndexes"] = format_indexes(failed)
         self.update_status(job, status)
-        for pod in fresh:
+        for pod in ended:
             self._release(pod)
+        return fresh(self.store, job)
 
     def _release(self, pod: Obj) -> None:
         key = key_of(pod)
@@ -108,7 +120,7 @@ class JobController(Controller):
             self.store.modify(
                 POD, key.namespace, key.name, lambda p: p["metadata"]["finalizers"].remove(TRACKING)
             )
-        except (NotFound, ValueError):
+        except (NotFound, KeyError, ValueError):
             pass
 
     def _release_orphans(self, key: Key, job: Obj | None) -> None:
@@ -126,58 +138,51 @@ class JobController(Controller):
 
     # -- concluding ---------------------------------------------------------------------------
 
-    def _conclude(self, job: Obj) -> bool:
-        """Write Complete or Failed when it is so."""
-        status, now = status_of(job), self.clock.now()
-        pods = owned(self.store, job)
-        failure = failure_of(job, int(status.get("failed") or 0), pods, now)
-        if failure is not None:
-            reason, message = failure
-            self.recorder.warning(job, reason, message)
-            self._finish(job, ("FailureTarget", "Failed"), reason, message)
-            return True
-        if not self._has_completed(job, pods):
-            return False
-        message = "Reached expected number of succeeded pods"
-        self.recorder.normal(job, "Completed", "Job completed")
-        self._finish(job, ("SuccessCriteriaMet", "Complete"), "CompletionsReached", message)
-        return True
+    def _verdict(self, job: Obj) -> Verdict | None:
+        """Whether the Job is decided; the condition that says so comes first."""
+        if noted := noted_verdict(job):
+            return noted
+        verdict = verdict_of(job, owned(self.store, job), self.clock.now())
+        if verdict is not None:
+            self._put_condition(job, verdict.interim, verdict)
+        return verdict
 
-    @staticmethod
-    def _has_completed(job: Obj, pods: Iterable[Obj]) -> bool:
-        spec, succeeded = spec_of(job), int(status_of(job).get("succeeded") or 0)
-        if spec.get("suspend"):
-            return False
-        wanted = spec.get("completions")
-        if wanted is None:  # a work queue: done when one has succeeded and none is left
-            return succeeded > 0 and not any(is_active(pod) for pod in pods)
-        return succeeded >= int(wanted)
+    def _finish(self, job: Obj, verdict: Verdict) -> Requeue | None:
+        """Complete or Failed, once the last pod has ended."""
+        self._stop_pods(job)
+        if any(not is_terminal(pod) for pod in owned(self.store, job)):
+            self._report(key_of(job))
+            return None
+        self._put_condition(job, verdict.final, verdict)
+        if verdict.good:
+            self.recorder.normal(job, "Completed", "Job completed")
+        else:
+            self.recorder.warning(job, verdict.reason, verdict.message)
+        return self._expire(fresh(self.store, job))
 
-    def _finish(self, job: Obj, types: tuple[str, str], reason: str, message: str) -> None:
-        now = self.clock.now()
-        status = copy(status_of(job))
-        conditions = status.get("conditions") or []
-        for type_ in types:
-            conditions = with_condition(conditions, type_, now, reason, message)
-        status["conditions"] = conditions
+    def _put_condition(self, job: Obj, type_: str, verdict: Verdict) -> None:
+        now, status = self.clock.now(), copy(status_of(job))
+        status["conditions"] = with_condition(
+            status.get("conditions") or [], type_, now, verdict.reason, verdict.message
+        )
         status.setdefault("startTime", timestamp(now))
-        if "Complete" in types:
+        if type_ == "Complete":
             status["completionTime"] = timestamp(now)
-        for field in ("active", "ready"):
-            status.pop(field, None)
+        if type_ == verdict.final:
+            status.pop("active", None)
+            status |= {"ready": 0, "terminating": 0}
         self.update_status(job, status)
 
-    def _stop_pods(self, job: Obj) -> None:
-        """What still runs of a finished or suspended Job."""
+    def _stop_pods(self, job: Obj, *, forget: bool = False) -> None:
+        """What still runs of a Job that is decided, or (`forget`: not to be counted) suspended."""
         for pod in owned(self.store, job):
             if is_active(pod):
-                self._delete(pod)
-            elif _is_tracked(pod) and _has_ended(pod):
+                self._delete(pod, forget=forget)
+            elif _is_tracked(pod) and is_finished(job) and _has_ended(pod):
                 self._release(pod)
 
     def _expire(self, job: Obj) -> Requeue | None:
         """Delete a finished Job after its time to live."""
-        self._stop_pods(job)
         seconds, ended = spec_of(job).get("ttlSecondsAfterFinished"), finished_at(job)
         if seconds is None or ended is None:
             return None
@@ -194,35 +199,45 @@ class JobController(Controller):
         """Make or stop pods; seconds until there is something to do again."""
         if self._suspended(job):
             return None
-        spec, status = spec_of(job), status_of(job)
-        active = [pod for pod in owned(self.store, job) if is_active(pod)]
-        wanted = int(spec.get("parallelism", 1))
-        completions = spec.get("completions")
-        succeeded = int(status.get("succeeded") or 0)
-        if completions is not None:
-            wanted = min(wanted, int(completions) - succeeded)
-        elif succeeded:
-            wanted = min(wanted, len(active))  # a work queue that found its end makes no more
+        pods = owned(self.store, job)
+        active = [pod for pod in pods if is_active(pod)]
+        wanted = self._pods_wanted(job, pods)
         for pod in active[max(0, wanted) :]:
-            self._delete(pod)
+            self._delete(pod, forget=True)
         if len(active) < wanted:
             failures, last = self._last_failure.get(uid_of(job), (0, None))
             wait = backoff_left(failures, last, self.clock.now())
             if wait > 0:
                 return min(wait, self._deadline_left(job) or wait)
-            self._create(job, active, wanted - len(active))
+            self._create(job, pods, wanted - len(active))
         return self._deadline_left(job)
 
-    def _create(self, job: Obj, active: Sequence[Obj], count: int) -> None:
-        indexes = self._free_indexes(job, active) if _is_indexed(job) else None
+    @staticmethod
+    def _pods_wanted(job: Obj, pods: Sequence[Obj]) -> int:
+        """How many shall be active now."""
+        spec, status = spec_of(job), status_of(job)
+        wanted, completions = int(spec.get("parallelism", 1)), spec.get("completions")
+        succeeded = int(status.get("succeeded") or 0)
+        if completions is not None:
+            given_up = len(parse_indexes(status.get("failedIndexes") or ""))
+            wanted = min(wanted, int(completions) - succeeded - given_up)
+        elif succeeded:  # a work queue that found its end makes no more
+            wanted = min(wanted, sum(map(is_active, pods)))
+        if spec.get("podReplacementPolicy") == "Failed":
+            wanted -= sum(is_deleting(pod) and not is_terminal(pod) for pod in pods)
+        return wanted
+
+    def _create(self, job: Obj, pods: Sequence[Obj], count: int) -> None:
+        indexes = self._free_indexes(job, pods) if _is_indexed(job) else None
         for _ in range(count):
-            index = None
+            index, failures = None, 0
             if indexes is not None:
                 if not indexes:
                     return
                 index = indexes.pop(0)
+                failures = failures_so_far(job, index, pods)
             try:
-                pod = self.store.create(_make_pod(job, index))
+                pod = self.store.create(_make_pod(job, index, failures))
             except StatusError as error:
                 self.recorder.warning(job, "FailedCreate", f"Error creating: {error.message}")
                 self._report(key_of(job))
@@ -230,9 +245,12 @@ class JobController(Controller):
             self.recorder.normal(job, "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}")
 
     @staticmethod
-    def _free_indexes(job: Obj, active: Sequence[Obj]) -> list[int]:
-        taken = parse_indexes(status_of(job).get("completedIndexes", ""))
-        taken |= {index for pod in active if (index := index_of(pod)) is not None}
+    def _free_indexes(job: Obj, pods: Sequence[Obj]) -> list[int]:
+        status, late = status_of(job), spec_of(job).get("podReplacementPolicy") == "Failed"
+        taken = parse_indexes(status.get("completedIndexes") or "")
+        taken |= parse_indexes(status.get("failedIndexes") or "")
+        there = (p for p in pods if is_active(p) or (late and not is_terminal(p)))
+        taken |= {index for pod in there if (index := index_of(pod)) is not None}
         every = range(int(spec_of(job).get("completions") or 0))
         return [index for index in every if index not in taken]
 
@@ -243,7 +261,7 @@ class JobController(Controller):
             for c in status_of(job).get("conditions") or ()
         )
         if suspend:
-            self._stop_pods(job)
+            self._stop_pods(job, forget=True)
         if suspend == before:
             return suspend
         status = copy(status_of(job))
@@ -272,8 +290,11 @@ class JobController(Controller):
         gone = (self.clock.now() - parse_timestamp(started)).total_seconds()
         return max(0.01, float(seconds) - gone)
 
-    def _delete(self, pod: Obj) -> None:
+    def _delete(self, pod: Obj, *, forget: bool = False) -> None:
+        """`forget`: it was asked for, and is no failure."""
         key = key_of(pod)
+        if forget:
+            self._release(pod)
         try:
             self.store.delete(POD, key.namespace, key.name, uid=uid_of(pod))
         except NotFound:
@@ -297,7 +318,7 @@ class JobController(Controller):
         self.update_status(job, status)
 
 
-def _make_pod(job: Obj, index: int | None) -> Obj:
+def _make_pod(job: Obj, index: int | None, failures: int) -> Obj:
     name = job["metadata"]["name"]
     template = copy(spec_of(job)["template"])
     if index is None:
@@ -307,6 +328,8 @@ def _make_pod(job: Obj, index: int | None) -> Obj:
         metadata = pod["metadata"]
         metadata.setdefault("annotations", {})[INDEX] = str(index)
         metadata.setdefault("labels", {})[INDEX] = str(index)
+        if has_index_limits(job):
+            metadata["annotations"][FAILURE_COUNT] = str(failures)
         pod["spec"]["hostname"] = f"{name}-{index}"[:63]
         variable = {"name": "JOB_COMPLETION_INDEX", "value": str(index)}
         spec = pod["spec"]

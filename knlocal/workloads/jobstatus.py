@@ -1,22 +1,17 @@
-"""What a Job has come to: conditions, back-off and indexes. Pure
+"""What a Job has come to: conditions and back-off. Pure
 (k8s.io/kubernetes pkg/controller/job)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from knlocal.resources.base import (
-    Obj,
-    annotations_of,
-    parse_timestamp,
-    spec_of,
-    status_of,
-    timestamp,
-)
+from knlocal.resources.base import Obj, parse_timestamp, spec_of, status_of, timestamp
+from knlocal.workloads.jobpolicies import failure_action, index_verdict, success_message
+from knlocal.workloads.podstatus import is_terminal
 
-INDEX = "batch.kubernetes.io/job-completion-index"
 _BACKOFF_FIRST = 10.0
 _BACKOFF_MOST = 600.0
 
@@ -52,19 +47,76 @@ def with_condition(
     return [*(c for c in conditions if c["type"] != type_), condition]
 
 
-def failure_of(job: Obj, failed: int, pods: Sequence[Obj], now: datetime) -> tuple[str, str] | None:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a Job ends: `good` is Complete, else Failed."""
+
+    good: bool
+    reason: str
+    message: str
+
+    @property
+    def interim(self) -> str:
+        """The condition that tells before the last pod has gone."""
+        return "SuccessCriteriaMet" if self.good else "FailureTarget"
+
+    @property
+    def final(self) -> str:
+        return "Complete" if self.good else "Failed"
+
+
+def noted_verdict(job: Obj) -> Verdict | None:
+    """What was decided earlier."""
+    for condition in status_of(job).get("conditions") or ():
+        if condition["status"] == "True" and condition["type"] in (
+            "FailureTarget", "SuccessCriteriaMet"
+        ):  # fmt: skip
+            good = condition["type"] == "SuccessCriteriaMet"
+            return Verdict(good, condition.get("reason", ""), condition.get("message", ""))
+    return None
+
+
+def verdict_of(job: Obj, pods: Sequence[Obj], now: datetime) -> Verdict | None:
+    """Whether the Job is decided, in Kubernetes' order of questions."""
+    failure = _failure_of(job, pods, now)
+    if failure is not None:
+        return Verdict(False, *failure)
+    if message := success_message(job):
+        return Verdict(True, "SuccessPolicy", message)
+    if _has_completed(job, pods):
+        return Verdict(
+            True, "CompletionsReached", "Reached expected number of succeeded pods"
+        )  # fmt: skip
+    return None
+
+
+def _failure_of(job: Obj, pods: Sequence[Obj], now: datetime) -> tuple[str, str] | None:
     """Why the Job has failed for good: reason and message."""
     spec, status = spec_of(job), status_of(job)
+    for pod in pods:
+        if status_of(pod).get("phase") == "Failed":
+            action, message = failure_action(job, pod)
+            if action == "FailJob":
+                return "PodFailurePolicy", message
     limit = int(spec.get("backoffLimit", 6))
-    if failed > limit or _restarts(job, pods) >= max(1, limit):
+    if int(status.get("failed") or 0) > limit or _restarts(job, pods) >= max(1, limit):
         return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
-    seconds = spec.get("activeDeadlineSeconds")
-    started = status.get("startTime")
+    seconds, started = spec.get("activeDeadlineSeconds"), status.get("startTime")
     if seconds is not None and started and not spec.get("suspend"):
         gone = (now - parse_timestamp(started)).total_seconds()
         if gone >= float(seconds):
             return "DeadlineExceeded", "Job was active longer than specified deadline"
-    return None
+    return index_verdict(job)
+
+
+def _has_completed(job: Obj, pods: Sequence[Obj]) -> bool:
+    spec, succeeded = spec_of(job), int(status_of(job).get("succeeded") or 0)
+    if spec.get("suspend"):
+        return False
+    wanted = spec.get("completions")
+    if wanted is None:  # a work queue: done when one has succeeded and none is left
+        return succeeded > 0 and all(map(is_terminal, pods))
+    return succeeded >= int(wanted)
 
 
 def _restarts(job: Obj, pods: Sequence[Obj]) -> int:
@@ -74,6 +126,7 @@ def _restarts(job: Obj, pods: Sequence[Obj]) -> int:
     return sum(
         int(container.get("restartCount") or 0)
         for pod in pods
+        if not is_terminal(pod)
         for container in (
             *(status_of(pod).get("initContainerStatuses") or ()),
             *(status_of(pod).get("containerStatuses") or ()),
@@ -87,28 +140,3 @@ def backoff_left(failures: int, last_failure: datetime | None, now: datetime) ->
         return 0.0
     wait = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0 ** min(failures - 1, 10))
     return max(0.0, wait - (now - last_failure).total_seconds())
-
-
-def index_of(pod: Obj) -> int | None:
-    text = annotations_of(pod).get(INDEX, "")
-    return int(text) if text.isdigit() else None
-
-
-def parse_indexes(text: str) -> set[int]:
-    """ "0,2-4" → {0, 2, 3, 4}."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
-
-
-def format_indexes(indexes: Iterable[int]) -> str:
-    """{0, 2, 3, 4} → "0,2-4"."""
-    spans: list[list[int]] = []
-    for index in sorted(indexes):
-        if spans and spans[-1][1] == index - 1:
-            spans[-1][1] = index
-        else:
-            spans.append([index, index])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)

@@ -14,8 +14,8 @@ from knlocal.clock import VirtualClock
 from knlocal.control.controller import Controller
 from knlocal.resources.base import GroupKind, Obj, status_of
 from knlocal.workloads.cronjobs import CronJobController, due_times
+from knlocal.workloads.indexes import format_indexes, parse_indexes
 from knlocal.workloads.jobs import JobController
-from knlocal.workloads.jobstatus import format_indexes, parse_indexes
 from knlocal.workloads.kubelet import Kubelet
 from tests.workloads.conftest import IMAGE, Cluster
 
