@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from knlocal.apiserver import negotiation
+from knlocal.apiserver.pages import Paging, forbidden, wanted_version
 from knlocal.apiserver.requests import ApiRequest
 from knlocal.apiserver.table import partial_metadata, table
-from knlocal.apiserver.watches import EncodedObjects, WatchPlan, WatchStream
+from knlocal.apiserver.watches import Matches, WatchPlan, WatchStream
 from knlocal.resources import labels
 from knlocal.resources.base import Obj, copy
-from knlocal.resources.status import BadRequest, Invalid, Timeout
-from knlocal.store.store import Store
+from knlocal.resources.status import BadRequest, Gone, Timeout
+from knlocal.store.store import Snapshot, Store
 
 ONE = ("Table", "PartialObjectMetadata")
 #: Named here because the method `Reader.list` hides the built-in inside the class.
@@ -30,7 +28,6 @@ class Reader:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._encoded = EncodedObjects()
 
     # -- one object ---------------------------------------------------------------------------
 
@@ -61,10 +58,14 @@ class Reader:
     def list(self, request: ApiRequest) -> web.Response:
         self._check_version(request)
         media = negotiation.choose(request.http.headers, MANY)
-        found = self.selected(request)
-        metadata: Obj = {"resourceVersion": str(self._store.version)}
-        found = self._page(request, found, metadata)
+        paging = Paging.of(request)
+        version = self._store.version if paging.version is None else paging.version
+        metadata: Obj = {"resourceVersion": str(version)}
+        page = paging.page(self._selected(request, paging), metadata)
         kind = request.kind
+        if not media.transform() and media.name != negotiation.YAML and not kind.from_storage:
+            return self._as_stored(request, metadata, page)
+        found = [self._store.decoded(json) for _, json in page]
         if kind.from_storage is not None:
             found = [kind.from_storage(copy(obj)) for obj in found]
         if media.transform() == "Table":
@@ -82,27 +83,48 @@ class Reader:
             }  # fmt: skip
         return negotiation.answer(shown, media, warnings=request.warnings)
 
+    def _as_stored(self, request: ApiRequest, metadata: Obj, page: Snapshot) -> web.Response:
+        """A list of objects as they lie in the store: their JSON is passed on."""
+        head = orjson.dumps(
+            {
+                "kind": request.kind.list_name, "apiVersion": request.kind.api_version,
+                "metadata": metadata,
+            }
+        )  # fmt: skip
+        body = b'%s,"items":[%s]}' % (head[:-1], b",".join(json for _, json in page))
+        return negotiation.raw_answer(body, warnings=request.warnings)
+
     def selected(self, request: ApiRequest) -> Objects:
         """The objects that the request's selectors choose, by namespace and name."""
-        matches, exact_name = self._selection(request)
-        group_kind = request.group_kind
-        if exact_name and request.namespace is not None:
-            obj = self._store.find(group_kind, request.namespace, exact_name)
-            return [obj] if obj is not None and matches(obj) else []
-        return [obj for obj in self._store.list(group_kind, request.namespace) if matches(obj)]
+        return [self._store.decoded(json) for _, json in self._selected(request)]
 
-    def _selection(self, request: ApiRequest) -> tuple[Callable[[Obj], bool], str | None]:
+    def _selected(self, request: ApiRequest, paging: Paging | None = None) -> Snapshot:
+        matches, exact_name = self._selection(request)
+        version = paging.version if paging else None
+        try:
+            found = self._store.snapshot(request.group_kind, request.namespace, version)
+        except Gone:
+            assert paging is not None
+            raise paging.expired(self._store.version) from None
+        if exact_name:
+            found = [one for one in found if one[0][1] == exact_name]
+        if matches is None:
+            return found
+        return [one for one in found if matches(self._store.decoded(one[1]))]
+
+    def _selection(self, request: ApiRequest) -> tuple[Matches | None, str | None]:
+        """What chooses objects of the request's namespace (None: all of them), and the one name
+        that they can have, if there is one."""
         by_label = labels.parse(request.query.text("labelSelector"))
         by_field = labels.parse_fields(
             request.query.text("fieldSelector"), request.kind.group, request.kind.kind
         )
         name = request.target.name  # an old-style watch of one object
-        namespace = request.namespace
+        if not (name or by_label or by_field):
+            return None, None
 
         def matches(obj: Obj) -> bool:
             metadata = obj["metadata"]
-            if namespace is not None and (metadata.get("namespace") or "") != namespace:
-                return False
             if name and metadata.get("name") != name:
                 return False
             if by_label and not by_label.matches(metadata.get("labels")):
@@ -111,23 +133,8 @@ class Reader:
 
         return matches, by_field.exact("metadata.name")
 
-    def _page(self, request: ApiRequest, found: Objects, metadata: Obj) -> Objects:
-        limit = request.query.integer("limit") or 0
-        token = request.query.text("continue")
-        if token:
-            version, after = _read_token(token)
-            metadata["resourceVersion"] = version
-            found = [obj for obj in found if _place(obj) > after]
-        if limit <= 0 or len(found) <= limit:
-            return found
-        page = found[:limit]
-        metadata["continue"] = _make_token(metadata["resourceVersion"], _place(page[-1]))
-        if not request.query.text("labelSelector") and not request.query.text("fieldSelector"):
-            metadata["remainingItemCount"] = len(found) - limit
-        return page
-
     def _check_version(self, request: ApiRequest) -> None:
-        version = _version(request)
+        version = wanted_version(request)
         if version is not None and version > self._store.version:
             raise Timeout(
                 f"Too large resource version: {version}, current: {self._store.version}",
@@ -156,7 +163,7 @@ class Reader:
             response.headers["Cache-Control"] = "no-cache, private"
             response.enable_chunked_encoding()
             await response.prepare(request.http)
-            stream = WatchStream(plan, changes, self._encoded, self._store.clock)
+            stream = WatchStream(plan, changes, self._store.clock)
             await stream.run(response)
             await response.write_eof()
         return response
@@ -166,7 +173,7 @@ class Reader:
         send_initial = query.text("sendInitialEvents")
         match = query.text("resourceVersionMatch")
         _check_initial_events(send_initial, match, bookmarks=query.flag("allowWatchBookmarks"))
-        version = _version(request)
+        version = wanted_version(request)
         matches, _ = self._selection(request)
         # Without a version to start from, the client is first told what there is.
         wants_initial = send_initial == "true" or (not version and send_initial != "false")
@@ -182,55 +189,17 @@ class Reader:
 
 
 def _check_initial_events(send: str, match: str, *, bookmarks: bool) -> None:
-    problem = ""
+    match_field = "resourceVersionMatch"
     if send and match != "NotOlderThan":
-        problem = (
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting "
-            "resourceVersionMatch to NotOlderThan"
+        raise forbidden(
+            match_field, f"sendInitialEvents requires setting {match_field} to NotOlderThan"
         )
-    elif send and not bookmarks:
-        problem = (
-            "allowWatchBookmarks: Forbidden: sendInitialEvents requires setting "
-            "allowWatchBookmarks to true"
+    if send and not bookmarks:
+        raise forbidden(
+            "allowWatchBookmarks", "sendInitialEvents requires setting allowWatchBookmarks to true"
         )
-    elif match and not send:
-        problem = (
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless "
-            "sendInitialEvents is provided"
+    if match and not send:
+        raise forbidden(
+            match_field,
+            f"{match_field} is forbidden for watch unless sendInitialEvents is provided",
         )
-    if problem:
-        field, _, message = problem.partition(": ")
-        raise Invalid(
-            f'ListOptions.meta.k8s.io "" is invalid: {problem}',
-            group="meta.k8s.io", kind="ListOptions",
-            causes=[{"reason": "FieldValueForbidden", "message": message, "field": field}],
-        )  # fmt: skip
-
-
-def _version(request: ApiRequest) -> int | None:
-    text = request.query.text("resourceVersion")
-    if not text:
-        return None
-    if not text.isdigit():
-        raise BadRequest(
-            f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": '
-            "invalid syntax"
-        )
-    return int(text)
-
-
-def _place(obj: Obj) -> tuple[str, str]:
-    return obj["metadata"].get("namespace") or "", obj["metadata"]["name"]
-
-
-def _make_token(version: str, after: tuple[str, str]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([version, *after])).decode().rstrip("=")
-
-
-def _read_token(token: str) -> tuple[str, tuple[str, str]]:
-    try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        version, namespace, name = orjson.loads(raw)
-        return str(version), (str(namespace), str(name))
-    except (ValueError, TypeError, binascii.Error):
-        raise BadRequest(f"continue key is not valid: {token!r}") from None

@@ -226,10 +226,17 @@ def answer(
     """An object as the client wants it, with a `Warning` header for each warning."""
     if media.name == YAML:
         body = yaml.safe_dump(value, sort_keys=False).encode()
-        response = web.Response(body=body, status=status, content_type=YAML)
     else:
-        response = web.Response(body=orjson.dumps(value), status=status)
-        response.headers["Content-Type"] = JSON
+        body = orjson.dumps(value)
+    return raw_answer(body, media, status=status, warnings=warnings)
+
+
+def raw_answer(
+    body: bytes, media: MediaType = _ANY, *, status: int = 200, warnings: list[str] | None = None
+) -> web.Response:
+    """The same for what is written out already."""
+    response = web.Response(body=body, status=status)
+    response.headers["Content-Type"] = YAML if media.name == YAML else JSON
     response.headers["Cache-Control"] = "no-cache, private"
     for text in dict.fromkeys(warnings or ()):
         response.headers.add("Warning", f"299 - {_quoted(text)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from aiohttp import web
 
 from knlocal.apiserver.table import partial_metadata, table
 from knlocal.clock import Clock
-from knlocal.resources.base import Obj
+from knlocal.resources.base import Obj, copy
 from knlocal.resources.kinds import Kind
 from knlocal.resources.status import StatusError
 from knlocal.store.watch import Watch, WatchEvent
@@ -30,32 +29,13 @@ DEFAULT_SECONDS = 1800.0
 Matches = Callable[[Obj], bool]
 
 
-class EncodedObjects:
-    """The JSON of recently changed objects, shared by all watches that show them."""
-
-    def __init__(self, most: int = 4096) -> None:
-        self._most = most
-        self._known: OrderedDict[tuple[str, str, bool], bytes] = OrderedDict()
-
-    def encode(self, kind: Kind, obj: Obj, *, metadata_only: bool) -> bytes:
-        # A resource version belongs to one state of one object, whatever its kind.
-        version = obj["metadata"].get("resourceVersion", "")
-        key = (version, kind.api_version, metadata_only)
-        known = self._known.get(key)
-        if known is None:
-            shown = partial_metadata(obj) if metadata_only else obj
-            known = self._known[key] = orjson.dumps(shown)
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
-        return known
-
-
 @dataclass(frozen=True, slots=True)
 class WatchPlan:
     """What one watch shows and for how long."""
 
     kind: Kind
-    matches: Matches
+    #: None: all objects of the kind (and the request's namespace).
+    matches: Matches | None
     #: Objects to show as ADDED before anything else; None to start with changes.
     initial: list[Obj] | None
     #: The store's version at which the initial objects were listed.
@@ -70,12 +50,9 @@ class WatchPlan:
 class WatchStream:
     """Writes one watch to one client until its time is up, the client goes, or it falls behind."""
 
-    def __init__(
-        self, plan: WatchPlan, watch: Watch, encoded: EncodedObjects, clock: Clock
-    ) -> None:
+    def __init__(self, plan: WatchPlan, watch: Watch, clock: Clock) -> None:
         self._plan = plan
         self._watch = watch
-        self._encoded = encoded
         self._clock = clock
         self._version = plan.version
         self._columns_sent = False
@@ -139,31 +116,32 @@ class WatchStream:
     def _change(self, event: WatchEvent) -> bytes:
         """An object that leaves the selection is DELETED for this client, one that enters ADDED."""
         self._version = event.version
-        before = event.old is not None and self._plan.matches(event.old)
-        after = self._plan.matches(event.obj)
+        matches = self._plan.matches or _always
+        before = event.old is not None and matches(event.old)
+        after = matches(event.obj)
         if event.type == "DELETED":
-            return self._event("DELETED", event.obj) if before or after else b""
+            return self._event("DELETED", event.obj, event.json) if before or after else b""
         if after:
-            return self._event("MODIFIED" if before else "ADDED", event.obj)
+            return self._event("MODIFIED" if before else "ADDED", event.obj, event.json)
         if before:
             gone = {**(event.old or {}), "metadata": {**(event.old or {})["metadata"]}}
             gone["metadata"]["resourceVersion"] = str(event.version)
-            return _line("DELETED", self._shown(gone, cached=False))
+            return self._event("DELETED", gone)
         return b""
 
-    def _event(self, type_: str, obj: Obj) -> bytes:
-        return _line(type_, self._shown(obj))
+    def _event(self, type_: str, obj: Obj, json: bytes = b"") -> bytes:
+        return _line(type_, self._shown(obj, json))
 
-    def _shown(self, obj: Obj, *, cached: bool = True) -> bytes:
+    def _shown(self, obj: Obj, json: bytes) -> bytes:
+        """As this watch shows objects; `json` is the object as the store has it, if it does."""
         kind, plan = self._plan.kind, self._plan
         if kind.from_storage is not None:
-            obj = kind.from_storage(_copied(obj))
+            obj, json = kind.from_storage(copy(obj)), b""
         if plan.transform == "Table":
             return self._table(obj)
-        metadata_only = plan.transform.startswith("PartialObjectMetadata")
-        if cached:
-            return self._encoded.encode(kind, obj, metadata_only=metadata_only)
-        return orjson.dumps(partial_metadata(obj) if metadata_only else obj)
+        if plan.transform.startswith("PartialObjectMetadata"):
+            return orjson.dumps(partial_metadata(obj))
+        return json or orjson.dumps(obj)
 
     def _table(self, obj: Obj) -> bytes:
         version = obj["metadata"].get("resourceVersion", "")
@@ -193,9 +171,8 @@ class WatchStream:
         return _line("BOOKMARK", orjson.dumps(obj))
 
 
-def _copied(obj: Obj) -> Obj:
-    copied: Obj = orjson.loads(orjson.dumps(obj))
-    return copied
+def _always(_obj: Obj) -> bool:
+    return True
 
 
 def _line(type_: str, obj: bytes) -> bytes:

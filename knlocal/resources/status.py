@@ -27,9 +27,12 @@ class StatusError(Exception):
         uid: str = "",
         causes: list[dict[str, str]] | None = None,
         retry_after_seconds: int | None = None,
+        metadata: dict[str, str] | None = None,
     ) -> None:
+        """`metadata` is that of the Status itself (how to go on with a list)."""
         super().__init__(message)
         self.message = message
+        self.metadata = metadata or {}
         self.details: dict[str, Any] = {
             key: value
             for key, value in {
@@ -47,7 +50,7 @@ class StatusError(Exception):
         return {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,

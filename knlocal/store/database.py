@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from knlocal.resources.base import Key, Obj
+from knlocal.resources.base import Key
 
 #: Raised when the layout changes; an older knlocal then refuses the file instead of guessing.
 SCHEMA_VERSION = 1
@@ -75,12 +75,14 @@ class Database:
         if problems != "ok":
             raise self._broken(Exception(problems))
 
-    def load(self) -> Iterator[tuple[Key, Obj]]:
+    def load(self) -> Iterator[tuple[Key, bytes]]:
+        """Every object, as JSON that is sound."""
         try:
             for group, kind, namespace, name, data in self._connection.execute(
                 "SELECT grp, kind, namespace, name, data FROM objects"
             ):
-                yield Key(group, kind, namespace, name), orjson.loads(data)
+                orjson.loads(data)
+                yield Key(group, kind, namespace, name), data
         except (sqlite3.DatabaseError, orjson.JSONDecodeError) as error:
             raise self._broken(error) from error
 
@@ -88,13 +90,13 @@ class Database:
         row = self._connection.execute("SELECT value FROM facts WHERE name='version'").fetchone()
         return int(row[0]) if row else 0
 
-    def save(self, changes: dict[Key, Obj | None], version: int) -> None:
-        """Write objects (None deletes) and the store's version, all or nothing."""
+    def save(self, changes: dict[Key, bytes | None], version: int) -> None:
+        """Write objects, as JSON (None deletes), and the store's version, all or nothing."""
         run = self._connection.execute
         run("BEGIN")
         try:
-            for key, obj in changes.items():
-                if obj is None:
+            for key, data in changes.items():
+                if data is None:
                     run(
                         "DELETE FROM objects WHERE grp=? AND kind=? AND namespace=? AND name=?",
                         tuple(key),
@@ -102,7 +104,7 @@ class Database:
                 else:
                     run(
                         "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
-                        (*key, orjson.dumps(obj)),
+                        (*key, data),
                     )
             run("INSERT OR REPLACE INTO facts VALUES ('version', ?)", (str(version),))
             run("COMMIT")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,11 +37,12 @@ from knlocal.resources.status import (
     BadRequest,
     Conflict,
     Forbidden,
-    Gone,
     Invalid,
     NotFound,
 )
 from knlocal.store.database import Database, StateError
+from knlocal.store.history import MOST_CHANGES, Change, History
+from knlocal.store.objects import Objects, Place, encode
 from knlocal.store.watch import EventType, Watch, WatchEvent
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ _SYSTEM_NAMESPACES = {"knative-serving", "knative-eventing"}
 
 Propagation = Literal["Background", "Foreground", "Orphan"]
 #: Named here because the method `Store.list` hides the built-in inside the class.
-Objects = list[Obj]
-Events = list[WatchEvent]
+Found = list[Obj]
+Snapshot = list[tuple[Place, bytes]]
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class Store:
         clock: Clock,
         database: Path | None = None,
         *,
-        history: int = 2_000,
+        history: int = MOST_CHANGES,
     ) -> None:
         self.registry = registry
         self.clock = clock
@@ -114,14 +114,12 @@ class Store:
         self.admission: list[AdmissionHook] = []
         #: Data of the ConfigMaps in Knative's system namespaces: "knative-serving/config-network".
         self.configs: dict[str, Mapping[str, str]] = {}
-        self._objects: dict[GroupKind, dict[tuple[str, str], Obj]] = defaultdict(dict)
+        self._objects = Objects()
         self._children: dict[str, set[Key]] = defaultdict(set)
-        self._history_size = history
-        self._history: dict[GroupKind, list[WatchEvent]] = defaultdict(list)
-        self._forgotten = 0
+        self._history = History(history)
         self._watches: dict[GroupKind | None, set[Watch]] = defaultdict(set)
         self._subscribers: list[Callable[[WatchEvent], None]] = []
-        self._unsaved: dict[Key, Obj | None] = {}
+        self._unsaved: dict[Key, bytes | None] = {}
         self._flush_planned = False
         self._cannot_save = False
         self._database = Database(database) if database else None
@@ -129,16 +127,16 @@ class Store:
             self._load(self._database)
 
     def _load(self, database: Database) -> None:
-        for key, obj in database.load():
-            self._objects[key.group_kind][key.namespace, key.name] = obj
+        for key, json in database.load():
+            obj = self._objects.put(key.group_kind, (key.namespace, key.name), json)
             self._index(key, None, obj)
-        self.version = self._forgotten = database.version()
+        self.version = self._history.begins = database.version()
 
     # -- reading ------------------------------------------------------------------------------
 
     def find(self, group_kind: GroupKind, namespace: str, name: str) -> Obj | None:
         """The object, or None."""
-        return self._objects[group_kind].get((namespace, name))
+        return self._objects.find(group_kind, (namespace, name))
 
     def find_key(self, key: Key) -> Obj | None:
         return self.find(key.group_kind, key.namespace, key.name)
@@ -155,23 +153,51 @@ class Store:
         group_kind: GroupKind,
         namespace: str | None = None,
         labels: Mapping[str, str] | None = None,
-    ) -> Objects:
+    ) -> Found:
         """Objects of one kind, by name; `namespace` None means all, `labels` must all agree."""
-        found = [
-            obj
-            for (place, _), obj in sorted(self._objects[group_kind].items())
-            if namespace is None or place == namespace
-        ]
+        found = [self.decoded(json) for _, json in self.snapshot(group_kind, namespace)]
         if labels:
             wanted = labels.items()
             found = [o for o in found if wanted <= (o["metadata"].get("labels") or {}).items()]
         return found
 
+    def snapshot(
+        self, group_kind: GroupKind, namespace: str | None = None, version: int | None = None
+    ) -> Snapshot:
+        """The same as JSON, with namespace and name: next to nothing to pay for what is only passed
+        on. As it was at an older `version` when one is given (Gone when that is too long ago)."""
+        table = self._objects.table(group_kind)
+        if version is not None and version != self.version:
+            table = self._table_at(group_kind, version)
+        return [
+            (place, json)
+            for place, json in sorted(table.items())
+            if namespace is None or place[0] == namespace
+        ]
+
+    def decoded(self, json: bytes) -> Obj:
+        """An object of a snapshot."""
+        return self._objects.decoded(json)
+
+    def _table_at(self, group_kind: GroupKind, version: int) -> dict[Place, bytes]:
+        table = dict(self._objects.table(group_kind))
+        changes = [*self._history.since(version, self.version, group_kind)]
+        for change in reversed(changes):
+            if change.old is None:
+                table.pop(change.place, None)
+            else:
+                table[change.place] = change.old
+        return table
+
+    def keys(self, group_kind: GroupKind) -> Sequence[Key]:
+        """Which objects of one kind there are, by name."""
+        return [Key(*group_kind, *place) for place in sorted(self._objects.table(group_kind))]
+
     def count(self, group_kind: GroupKind) -> int:
         """How many objects of one kind there are."""
-        return len(self._objects[group_kind])
+        return len(self._objects.table(group_kind))
 
-    def children(self, uid: str) -> Objects:
+    def children(self, uid: str) -> Found:
         """Objects that name `uid` among their owners."""
         found = (self.find_key(key) for key in sorted(self._children.get(uid, ())))
         return [obj for obj in found if obj is not None]
@@ -185,7 +211,7 @@ class Store:
         return owner is not None and owner["metadata"].get("uid") == reference.get("uid")
 
     def kinds_in_use(self) -> Iterable[GroupKind]:
-        return [group_kind for group_kind, objects in self._objects.items() if objects]
+        return list(self._objects.kinds())
 
     # -- watching -----------------------------------------------------------------------------
 
@@ -202,20 +228,15 @@ class Store:
         """
         watch = Watch(group_kind, namespace, self._close_watch)
         if since is not None and since != self.version:
-            for event in self._since(group_kind, since):
-                watch.offer(event)
+            for change in self._history.since(since, self.version, group_kind):
+                watch.offer(self._event(change))
         self._watches[group_kind].add(watch)
         return watch
 
-    def _since(self, group_kind: GroupKind | None, since: int) -> Events:
-        if since < self._forgotten or since > self.version:
-            raise Gone(f"too old resource version: {since} ({max(self._forgotten, 1)})")
-        kinds = [group_kind] if group_kind else list(self._history)
-        events: Events = []
-        for kind in kinds:
-            history = self._history[kind]
-            events += history[bisect_right(history, since, key=lambda event: event.version) :]
-        return sorted(events, key=lambda event: event.version)
+    def _event(self, change: Change) -> WatchEvent:
+        obj = self._objects.decoded(change.json)
+        old = self._objects.decoded(change.old) if change.old is not None else None
+        return WatchEvent(change.type, obj, old, change.version, change.json)
 
     def _close_watch(self, watch: Watch) -> None:
         self._watches[watch.group_kind].discard(watch)
@@ -230,7 +251,7 @@ class Store:
     def create(self, obj: Obj, options: WriteOptions | None = None) -> Obj:
         """Store a new object and return it as stored. Status is ignored, as Kubernetes does."""
         options = options or WriteOptions()
-        kind, obj = self._incoming(obj, options)
+        kind, obj = self._incoming(copy(obj), options)
         metadata = obj["metadata"]
         for name in _SERVER_FIELDS:
             metadata.pop(name, None)
@@ -262,7 +283,9 @@ class Store:
         A resourceVersion in `obj` makes it conditional (Conflict when stale). An update that
         changes nothing keeps the version and tells no watcher.
         """
-        options = options or WriteOptions()
+        return self._update(copy(obj), options or WriteOptions(), subresource)
+
+    def _update(self, obj: Obj, options: WriteOptions, subresource: str) -> Obj:
         kind, obj = self._incoming(obj, options)
         key = key_of(obj)
         current = self.get(key.group_kind, key.namespace, key.name)
@@ -280,10 +303,6 @@ class Store:
         new["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         if new == current:
             return current
-        # Objects are never changed, so versions may share what they have in common.
-        for name, value in new.items():
-            if name != "metadata" and value == current.get(name):
-                new[name] = current[name]
         if options.dry_run:
             return new
         if is_deleting(new) and not self._holders(new):
@@ -301,9 +320,11 @@ class Store:
         subresource: str = "",
     ) -> Obj:
         """Get a copy, let `change` change it, and update: atomic, so never a conflict."""
-        obj = copy(self.get(group_kind, namespace, name))
+        obj = self._objects.private(group_kind, (namespace, name))
+        if obj is None:
+            raise self._not_found(group_kind, name)
         change(obj)
-        return self.update(obj, options, subresource=subresource)
+        return self._update(obj, options or WriteOptions(), subresource)
 
     def set_status(self, key: Key, status: Mapping[str, Any]) -> Obj | None:
         """Replace the status of an object; None when it is gone."""
@@ -394,14 +415,13 @@ class Store:
     # -- the steps of a write -----------------------------------------------------------------
 
     def _incoming(self, obj: Obj, options: WriteOptions) -> tuple[Kind, Obj]:
-        """A copy of what was sent, pruned, in the stored version."""
+        """What was sent (and is nobody else's), pruned, in the stored version."""
         kind = self.registry.by_version(obj.get("apiVersion") or "", obj.get("kind") or "")
         if kind is None:
             raise BadRequest(
                 f'no matches for kind "{obj.get("kind", "")}" '
                 f'in version "{obj.get("apiVersion", "")}"'
             )
-        obj = copy(obj)
         if not isinstance(obj.get("metadata"), dict):
             obj["metadata"] = {}
         self._check_fields(kind, obj, options)
@@ -468,28 +488,35 @@ class Store:
             raise self._invalid(kind, obj, wrong)
 
     def _commit(self, event: EventType, key: Key, obj: Obj, old: Obj | None) -> Obj:
-        self.version += 1
-        obj["metadata"]["resourceVersion"] = str(self.version)
-        objects = self._objects[key.group_kind]
+        """Make it so. What is handed out from now on is what was saved, decoded anew."""
+        version = self.version + 1
+        obj["metadata"]["resourceVersion"] = str(version)
+        json = self._encode(obj)
+        group_kind, place = key.group_kind, (key.namespace, key.name)
+        before = self._objects.table(group_kind).get(place)
         if event == "DELETED":
-            objects.pop((key.namespace, key.name), None)
+            self._objects.remove(group_kind, place)
             self._index(key, old, None)
             self._unsaved[key] = None
         else:
-            objects[key.namespace, key.name] = obj
+            obj = self._objects.put(group_kind, place, json)
             self._index(key, old, obj)
-            self._unsaved[key] = obj
+            self._unsaved[key] = json
+        self.version = version
         self._plan_flush()
-        self._announce(key.group_kind, WatchEvent(event, obj, old, self.version))
+        self._history.add(Change(version, event, group_kind, place, json, before))
+        self._announce(group_kind, WatchEvent(event, obj, old, version, json))
         return obj
 
+    @staticmethod
+    def _encode(obj: Obj) -> bytes:
+        try:
+            return encode(obj)
+        except (TypeError, ValueError) as error:  # half a surrogate pair, a number beyond 64 bits
+            name = obj["metadata"].get("name", "")
+            raise BadRequest(f'{obj["kind"]} "{name}" cannot be kept as JSON: {error}') from None
+
     def _announce(self, group_kind: GroupKind, event: WatchEvent) -> None:
-        history = self._history[group_kind]
-        history.append(event)
-        if len(history) > 2 * self._history_size:
-            dropped = history[: -self._history_size]
-            del history[: -self._history_size]
-            self._forgotten = max(self._forgotten, dropped[-1].version)
         for watch in (*self._watches[group_kind], *self._watches[None]):
             watch.offer(event)
         for callback in tuple(self._subscribers):

@@ -17,12 +17,14 @@ EventType = Literal["ADDED", "MODIFIED", "DELETED"]
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
     """One change. `old` is the object before it (None for ADDED); `version` the store's version
-    that the change made, which is also the object's resourceVersion (for DELETED too)."""
+    that the change made, which is also the object's resourceVersion (for DELETED too); `json` the
+    object as JSON, where it comes from the store."""
 
     type: EventType
     obj: Obj
     old: Obj | None
     version: int
+    json: bytes = b""
 
     @property
     def namespace(self) -> str:

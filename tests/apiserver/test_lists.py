@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from knlocal.store.store import CONFIG_MAP
 from tests.apiserver.conftest import Api, config_map
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -159,3 +160,55 @@ async def test_yaml_is_served_when_asked_for(filled: Api) -> None:
     )
     assert response.headers["Content-Type"].startswith("application/yaml")
     assert "kind: ConfigMap" in answer
+
+
+async def test_a_list_of_an_exact_version_shows_what_there_was(filled: Api) -> None:
+    before = filled.store.version
+    filled.store.create(config_map("later"))
+    filled.store.modify(CONFIG_MAP, "default", "a", lambda obj: obj.update(data={"new": "yes"}))
+    filled.store.delete(CONFIG_MAP, "default", "b")
+    path = f"{CONFIG_MAPS}?resourceVersion={before}&resourceVersionMatch=Exact"
+    status, answer, _ = await filled.call("GET", path)
+    assert (status, names(answer)) == (200, ["a", "b", "c", "d"])
+    assert answer["metadata"]["resourceVersion"] == str(before)
+    assert "new" not in next(o for o in answer["items"] if o["metadata"]["name"] == "a")["data"]
+    _, chosen, _ = await filled.call("GET", f"{path}&labelSelector=app%3Dx")
+    assert names(chosen) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        ("resourceVersionMatch=Exact", 422, "forbidden unless resourceVersion is provided"),
+        ("resourceVersion=0&resourceVersionMatch=Exact", 422, 'forbidden for resourceVersion "0"'),
+        ("resourceVersion=1&resourceVersionMatch=Newest", 422, 'Unsupported value: "Newest"'),
+        ("resourceVersion=5&resourceVersionMatch=Exact&continue=x", 422, "when continue is"),
+        ("sendInitialEvents=true", 422, "sendInitialEvents is forbidden for list"),
+        ("resourceVersion=x", 400, "invalid syntax"),
+        ("continue=nonsense", 400, "continue key is not valid"),
+        ("resourceVersion=99999999&resourceVersionMatch=Exact", 504, "Too large resource version"),
+    ],
+)
+async def test_list_options_that_make_no_sense_are_refused(
+    filled: Api, query: str, status: int, words: str
+) -> None:
+    got, answer, _ = await filled.call("GET", f"{CONFIG_MAPS}?{query}")
+    assert (got, words in answer["message"]) == (status, True), answer
+
+
+async def test_versions_too_long_ago_are_gone_and_lists_go_on_with_a_new_token(
+    filled: Api,
+) -> None:
+    before = filled.store.version
+    _, page, _ = await filled.call("GET", f"{CONFIG_MAPS}?limit=2")
+    filled.store.create(config_map("later"))
+    filled.store._history.begins = filled.store.version
+    exact = f"{CONFIG_MAPS}?resourceVersion={before}&resourceVersionMatch=Exact"
+    status, answer, _ = await filled.call("GET", exact)
+    assert (status, answer["reason"]) == (410, "Expired")
+    token = page["metadata"]["continue"]
+    status, answer, _ = await filled.call("GET", f"{CONFIG_MAPS}?limit=2&continue={token}")
+    assert (status, answer["reason"]) == (410, "Expired")
+    again = answer["metadata"]["continue"]
+    _, rest, _ = await filled.call("GET", f"{CONFIG_MAPS}?continue={again}")
+    assert names(page) + names(rest) == ["a", "b", "c", "d", "later"]

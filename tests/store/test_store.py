@@ -26,7 +26,8 @@ from knlocal.resources.status import (
     NotFound,
 )
 from knlocal.store.database import StateError
-from knlocal.store.store import AdmissionRequest, Store, WriteOptions
+from knlocal.store.history import History
+from knlocal.store.store import CONFIG_MAP, AdmissionRequest, Store, WriteOptions
 
 WIDGET = GroupKind("example.dev", "Widget")
 NAMESPACE = GroupKind("", "Namespace")
@@ -448,3 +449,56 @@ async def test_what_a_full_disk_refused_is_saved_once_there_is_space(
     assert read(again, "late")
     again.close()
     store.close()
+
+
+def test_objects_that_nobody_looks_at_are_kept_as_json_and_found_all_the_same() -> None:
+    store = Store(registry(), VirtualClock())
+    store._objects._most = 3
+    store.create(namespace("default"))
+    for number in range(10):
+        store.create(widget(f"w{number}"))
+    assert len(store._objects._decoded) == 3
+    assert [o["metadata"]["name"] for o in store.list(WIDGET)] == [f"w{n}" for n in range(10)]
+    assert store.get(WIDGET, "default", "w0")["spec"] == {"size": 1, "colour": "red"}
+    changed = store.modify(WIDGET, "default", "w1", lambda o: o["spec"].update(size=9))
+    assert store.find(WIDGET, "default", "w1") == changed
+    assert len(store._objects._decoded) == 3
+
+
+def test_a_snapshot_of_an_older_version_undoes_what_came_after(store: Store) -> None:
+    store.create(widget("kept"))
+    store.create(widget("deleted"))
+    before = store.version
+    store.modify(WIDGET, "default", "kept", lambda o: o["spec"].update(size=9))
+    store.delete(WIDGET, "default", "deleted")
+    store.create(widget("made"))
+    then = [store.decoded(json) for _, json in store.snapshot(WIDGET, "default", before)]
+    assert [(o["metadata"]["name"], o["spec"]["size"]) for o in then] == [
+        ("deleted", widget()["spec"]["size"]), ("kept", widget()["spec"]["size"]),
+    ]  # fmt: skip
+    with pytest.raises(Gone):
+        store.snapshot(WIDGET, "default", store.version + 1)
+
+
+def test_the_history_forgets_by_bytes_too(store: Store) -> None:
+    store._history = History(most_bytes=3_000)
+    store.create(widget())
+    before = store.version
+    for size in range(30):
+        store.modify(WIDGET, "default", "one", lambda o, s=size: o["spec"].update(size=s + 5))
+    assert before < store._history.begins < store.version
+    with pytest.raises(Gone):
+        store.watch(WIDGET, since=before)
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**70])
+def test_what_json_cannot_say_is_refused_before_anything_changes(
+    store: Store, value: object
+) -> None:
+    before = store.version
+    metadata = {"name": "x", "namespace": "default"}
+    bad = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"k": value}}
+    with pytest.raises((BadRequest, Invalid)):
+        store.create(bad)
+    assert store.version == before
+    assert store.find(CONFIG_MAP, "default", "x") is None
