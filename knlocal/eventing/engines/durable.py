@@ -7,6 +7,10 @@ own moves the log into the database and waits for the disk (`synchronous = NORMA
 cut costs at most the last moments.
 
 A queue keeps a window of its messages in memory and reads the rest when it gets there.
+
+Most of a commit's cost is the pages it changes, so a commit only appends: messages, each with the
+subscribers it is for, and who is done with which. What nobody waits for any more is deleted a few
+hundred messages at a time.
 """
 
 from __future__ import annotations
@@ -32,6 +36,22 @@ WINDOW = 2_000
 
 CHECKPOINT_EVERY = 1_000
 """Commits after which the log is moved into the database."""
+
+DELETED_TOGETHER = 256
+"""Messages that nobody waits for any more, until they are deleted."""
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+  key INTEGER PRIMARY KEY, uids TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS done (
+  key INTEGER NOT NULL, uid TEXT NOT NULL, PRIMARY KEY (key, uid)) WITHOUT ROWID;
+"""
+# Parameters: the key after which, and twice the subscriber.
+_WAITING = """
+FROM events WHERE key > ? AND instr(uids, ' ' || ? || ' ')
+AND NOT EXISTS (SELECT 1 FROM done WHERE done.key = events.key AND uid = ?)
+"""
 
 
 class DurableQueue(Queue):
@@ -89,9 +109,11 @@ class DurableEngine(Engine):
         self._queues: dict[str, DurableQueue] = {}
         #: How many subscribers have not dealt with each message on disk.
         self._left: dict[int, int] = {}
+        #: Messages on disk that nobody waits for.
+        self._emptied: list[tuple[int]] = []
         self._next = 1
         self._accepted: list[tuple[Message, Sequence[Queue], bytes, Kept]] = []
-        self._finished: list[tuple[str, int]] = []
+        self._finished: list[tuple[int, str]] = []
         self._planned = False
         self._commits = 0
         self._checkpoint: threading.Thread | None = None
@@ -118,16 +140,15 @@ class DurableEngine(Engine):
         # Checkpoints, which wait for the disk, are the other thread's.
         database.execute("PRAGMA wal_autocheckpoint = 0")
         database.execute("PRAGMA synchronous = NORMAL")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS messages (key INTEGER PRIMARY KEY, body BLOB NOT NULL)"
-        )
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS pending ("
-            "uid TEXT NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (uid, key)) WITHOUT ROWID"
-        )
-        self._left = dict(database.execute("SELECT key, count(*) FROM pending GROUP BY key"))
-        last = database.execute("SELECT max(key) FROM messages").fetchone()[0]
-        self._next = (last or 0) + 1
+        database.executescript(_SCHEMA)
+        done = dict(database.execute("SELECT key, count(*) FROM done GROUP BY key"))
+        for key, uids in database.execute("SELECT key, uids FROM events ORDER BY key"):
+            left = len(uids.split()) - done.get(key, 0)
+            if left > 0:
+                self._left[key] = left
+            else:
+                self._emptied.append((key,))
+            self._next = key + 1
 
     async def stop(self) -> None:
         self._write()
@@ -140,7 +161,7 @@ class DurableEngine(Engine):
     def open(self, uid: str) -> Queue:
         queue = self._queues.get(uid)
         if queue is None:
-            found = self._db.execute("SELECT count(*) FROM pending WHERE uid = ?", (uid,))
+            found = self._db.execute(f"SELECT count(*) {_WAITING}", (0, uid, uid))
             queue = self._queues[uid] = DurableQueue(uid, self, int(found.fetchone()[0]))
         return queue
 
@@ -149,12 +170,16 @@ class DurableEngine(Engine):
         if queue is not None:
             queue.closed = True
         self._write()
-        for (key,) in self._db.execute("SELECT key FROM pending WHERE uid = ?", (uid,)).fetchall():
-            self._finished.append((uid, key))
+        waiting = self._db.execute(f"SELECT key {_WAITING}", (0, uid, uid)).fetchall()
+        self._finished += [(key, uid) for (key,) in waiting]
         self._plan()
 
     def known(self) -> list[str]:
-        return [uid for (uid,) in self._db.execute("SELECT DISTINCT uid FROM pending")]
+        done = set(self._db.execute("SELECT key, uid FROM done"))
+        messages = self._db.execute("SELECT key, uids FROM events")
+        return list(
+            {uid for key, uids in messages for uid in uids.split() if (key, uid) not in done}
+        )
 
     def accept(self, message: Message, queues: Sequence[Queue], kept: Kept) -> None:
         if not queues:
@@ -168,7 +193,7 @@ class DurableEngine(Engine):
 
     def finished(self, uid: str, message: Message) -> None:
         """A subscriber is done with a message; the next commit says so."""
-        self._finished.append((uid, message.key))
+        self._finished.append((message.key, uid))
         if self._left.get(message.key) == 1:
             message.event.cache = None
         self._plan()
@@ -177,9 +202,7 @@ class DurableEngine(Engine):
         """The next messages that wait for `uid`."""
         self._write()
         rows = self._db.execute(
-            "SELECT key, body FROM pending JOIN messages USING (key) "
-            "WHERE uid = ? AND key > ? ORDER BY key LIMIT ?",
-            (uid, after, limit),
+            f"SELECT key, body {_WAITING} ORDER BY key LIMIT ?", (after, uid, uid, limit)
         )
         return [_unpack(key, body) for key, body in rows]
 
@@ -221,35 +244,37 @@ class DurableEngine(Engine):
     def _transaction(
         self,
         accepted: list[tuple[Message, Sequence[Queue], bytes, Kept]],
-        finished: list[tuple[str, int]],
+        finished: list[tuple[int, str]],
     ) -> None:
-        left: dict[int, int] = {}
-        for _, key in finished:
-            left[key] = left.get(key, self._left.get(key, 1)) - 1
-        emptied = [(key,) for key, subscribers in left.items() if subscribers <= 0]
+        emptied = self._emptied if len(self._emptied) >= DELETED_TOGETHER else []
         database = self._db
         database.execute("BEGIN")
         try:
             if accepted:
                 database.executemany(
-                    "INSERT INTO messages VALUES (?, ?)",
-                    [(message.key, body) for message, _, body, _ in accepted],
-                )
-                database.executemany(
-                    "INSERT INTO pending VALUES (?, ?)",
-                    [(q.uid, message.key) for message, queues, _, _ in accepted for q in queues],
+                    "INSERT INTO events VALUES (?, ?, ?)",
+                    [
+                        (message.key, f" {' '.join([queue.uid for queue in queues])} ", body)
+                        for message, queues, body, _ in accepted
+                    ],
                 )
             if finished:
-                database.executemany("DELETE FROM pending WHERE uid = ? AND key = ?", finished)
+                database.executemany("INSERT OR IGNORE INTO done VALUES (?, ?)", finished)
             if emptied:
-                database.executemany("DELETE FROM messages WHERE key = ?", emptied)
+                database.executemany("DELETE FROM events WHERE key = ?", emptied)
+                database.executemany("DELETE FROM done WHERE key = ?", emptied)
         except BaseException:
             database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")
-        self._left.update(left)
-        for (key,) in emptied:
-            del self._left[key]
+        if emptied:
+            self._emptied = []
+        for key, _ in finished:
+            left = self._left.pop(key, 1) - 1
+            if left:
+                self._left[key] = left
+            else:
+                self._emptied.append((key,))
         self._commits += 1
         if self._commits >= CHECKPOINT_EVERY:
             self._start_checkpoint()
