@@ -77,7 +77,7 @@ class Standbys:
         self._store = kubelet.store
         self._most = most
         self._waiting: OrderedDict[str, list[Standby]] = OrderedDict()
-        self._planned: set[str] = set()
+        self._planned: OrderedDict[str, None] = OrderedDict()
         self._pausing: Counter[str] = Counter()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,7 +145,10 @@ class Standbys:
             and uid not in self._waiting
             and uid not in self._planned
         ):
-            self._planned.add(uid)
+            self._planned[uid] = None
+            if len(self._planned) > self._most:
+                # It would be dropped again before anybody needs it.
+                self._planned.popitem(last=False)
             self._node.machine_clock.call_later(
                 _DELAY_SECONDS, self._prepare_soon, key, key_of(replica_set), uid
             )
@@ -226,8 +229,11 @@ class Standbys:
 
     async def _prepare(self, key: Key, name: Key, uid: str) -> None:
         async with self._one_at_a_time:
-            await self._until_calm()
-            self._planned.discard(uid)
+            if uid in self._planned:
+                await self._until_calm()
+            if uid not in self._planned:  # too many newer ones
+                return
+            del self._planned[uid]
             replica_set = self._store.find_key(name)
             deployment = self._store.find_key(key)
             if replica_set is None or deployment is None or uid in self._waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -223,6 +224,23 @@ async def test_a_standby_goes_with_its_deployment(cluster: Cluster, found: Found
     while await cluster.runtime.pods():
         await cluster.kubelet.node.machine_clock.sleep(0.01)
     assert not found.standbys.names()
+
+
+async def test_of_many_deployments_made_at_once_only_the_last_few_get_a_standby(
+    cluster: Cluster, found: Found
+) -> None:
+    found.standbys._most = 2
+    for number in range(8):
+        one = deployment(cluster, 0, annotations={"knlocal.dev/standby": "stop"})
+        one["metadata"]["name"] = f"web-{number}"
+        cluster.create(one)
+    prepared = set()
+    async with asyncio.timeout(20):
+        while len(found.standbys.names()) < 2 or found.standbys.busy:
+            prepared |= {state.id.name for state in await cluster.runtime.pods()}
+            await cluster.kubelet.node.machine_clock.sleep(0.01)
+    assert {name.rsplit("-", 2)[0] for name in found.standbys.names()} == {"web-6", "web-7"}
+    assert len(prepared) <= 2
 
 
 async def test_a_standby_knows_the_latest_configuration(cluster: Cluster, found: Found) -> None:
