@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from knlocal.resources import ducks
 from knlocal.resources.kinds import KindRegistry
 
 #: In the order in which discovery shows them: core first, so that `services` means core Services.
@@ -25,5 +26,5 @@ def registry() -> KindRegistry:
     found = KindRegistry()
     for module in GROUPS:
         for kind in import_module(module).KINDS:
-            found.add(kind)
+            found.add(ducks.signed(kind) if kind.webhook == ducks.EVENTING_WEBHOOK else kind)
     return found

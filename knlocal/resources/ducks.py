@@ -6,6 +6,7 @@ Rules: knative.dev/pkg/apis/duck/v1 and knative.dev/eventing/pkg/apis/duck/v1.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypedDict
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from knlocal.resources import field_errors as errors
 from knlocal.resources.base import Obj
 from knlocal.resources.duration import parse_iso8601
 from knlocal.resources.field_errors import FieldErrors
-from knlocal.resources.kinds import AdmissionContext, Column
+from knlocal.resources.kinds import AdmissionContext, Column, Kind
 from knlocal.resources.schema import DATE_TIME, INT32, INT64
 
 EVENTING_WEBHOOK = "validation.webhook.eventing.knative.dev"
@@ -173,6 +174,25 @@ def default_delivery(delivery: Any, namespace: str) -> None:
 
 def namespace_of(obj: Obj) -> str:
     return str((obj.get("metadata") or {}).get("namespace") or "")
+
+
+def signed(kind: Kind) -> Kind:
+    """The kind with marks on its objects of who made them and who changed their spec last, as the
+    webhook of Knative's eventing puts them (knative.dev/pkg webhook/…/defaulting/user_info.go)."""
+    given = kind.default
+
+    def default(obj: Obj, context: AdmissionContext) -> None:
+        if given is not None:
+            given(obj, context)
+        marks = {f"{kind.group}/lastModifier": context.user}
+        if context.old is None:
+            marks[f"{kind.group}/creator"] = context.user
+        elif obj.get("spec") == context.old.get("spec"):
+            return
+        metadata = obj["metadata"]
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **marks}
+
+    return replace(kind, default=default)
 
 
 # --- validation -----------------------------------------------------------------------------------

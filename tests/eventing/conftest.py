@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from knlocal.clock import VirtualClock
-from knlocal.resources import eventing, flows, messaging, sinks, sources
+from knlocal.resources import catalog
 from knlocal.resources.base import Obj
-from knlocal.resources.core import KINDS as CORE_KINDS
-from knlocal.resources.kinds import KindRegistry
 from knlocal.store.store import Store
 from tests.eventing.house import House
 
@@ -26,9 +24,7 @@ def clock() -> VirtualClock:
 
 @pytest.fixture
 def store(clock: VirtualClock) -> Store:
-    modules = (eventing, flows, messaging, sinks, sources)
-    kinds = [kind for module in modules for kind in module.KINDS]
-    store = Store(KindRegistry([*CORE_KINDS, *kinds]), clock)
+    store = Store(catalog.registry(), clock)
     for name in NAMESPACES:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         store.create(namespace)

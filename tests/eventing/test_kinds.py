@@ -83,13 +83,43 @@ def test_a_trigger_gets_filter_label_and_namespaces(create: Create) -> None:
     assert trigger["spec"]["subscriber"]["ref"]["namespace"] == "default"
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "spec", "changed"),
+    [
+        (EVENTING, "Trigger", {"broker": "b", "subscriber": SINK}, {"filters": []}),
+        (MESSAGING, "InMemoryChannel", {}, {"delivery": {"retry": 1}}),
+        (FLOWS, "Sequence", {"steps": [SINK]}, {"reply": SINK}),
+        (SOURCES, "PingSource", {"sink": SINK}, {"data": "x"}),
+        (SINKS, "IntegrationSink", {"log": {}}, {"log": {"level": "WARN"}}),
+    ],
+)
+def test_who_made_an_object_and_who_changed_it_is_written_on_it(
+    store: Store, create: Create, version: str, kind: str, spec: Obj, changed: Obj
+) -> None:
+    group = version.partition("/")[0]
+
+    def marks(obj: Obj) -> list[str]:
+        found = obj["metadata"]["annotations"]
+        return [found[f"{group}/creator"], found[f"{group}/lastModifier"]]
+
+    obj = create(version, kind, "x", spec)
+    creator = marks(obj)[0]
+    assert marks(obj) == [creator, creator] != ["", ""]
+    other = WriteOptions(user="jane")
+    same = store.update({**obj, "metadata": {**obj["metadata"], "labels": {"a": "b"}}}, other)
+    assert marks(same) == [creator, creator]
+    assert marks(store.update({**same, "spec": {**same["spec"], **changed}}, other)) == [
+        creator, "jane",
+    ]  # fmt: skip
+
+
 def test_a_channel_gets_its_template(store: Store, create: Create) -> None:
     channel = create(MESSAGING, "Channel", "c")
     assert channel["spec"]["channelTemplate"] == {
         "apiVersion": MESSAGING,
         "kind": "InMemoryChannel",
     }
-    assert channel["metadata"]["annotations"] == {"messaging.knative.dev/subscribable": "v1"}
+    assert channel["metadata"]["annotations"]["messaging.knative.dev/subscribable"] == "v1"
     set_config(
         store,
         "default-ch-webhook",
