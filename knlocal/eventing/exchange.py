@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from knlocal.eventing.attempts import Transport
-from knlocal.eventing.engines import Engine, Full, Message
+from knlocal.eventing.engines import Engine, Full, Message, Queue
 from knlocal.eventing.subscriber import Subscriber
 from knlocal.eventing.subscription import Subscription
 from knlocal.events import Event
@@ -62,6 +62,7 @@ class Exchange:
         self._transport = transport
         self._journal = journal
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._queues: list[Queue] = []
         self._subscribers: dict[str, Subscriber] = {}
 
     @property
@@ -121,8 +122,10 @@ class Exchange:
         matched = [one for one in subscriptions if one.filter.matches(attributes)]
         if len(matched) == len(subscriptions):
             matched = subscriptions  # one list less that the journal keeps alive
+            queues = self._queues
+        else:
+            queues = [one.worker[0].queue for one in matched]
         message = Message(event, forward, ttl)
-        queues = [one.worker[0].queue for one in matched]
         try:
             self.engine.check(message, queues)
         except Full as full:
@@ -191,6 +194,7 @@ class Exchange:
         gone = self._subscribers.keys() - {one.uid for one in wanted}
         bound = [self._bind(one) for one in wanted]
         self._subscriptions = tuple(bound)
+        self._queues = [one.worker[0].queue for one in bound]
         for uid in gone:
             subscriber = self._subscribers.pop(uid)
             await subscriber.stop()
@@ -211,7 +215,7 @@ class Exchange:
     async def close(self, *, forget: bool) -> None:
         """Stop delivering; `forget` drops what waits (the broker or channel was deleted)."""
         subscribers, self._subscribers = self._subscribers, {}
-        self._subscriptions = ()
+        self._subscriptions, self._queues = (), []
         for uid, subscriber in subscribers.items():
             await subscriber.stop()
             if forget:
@@ -241,5 +245,5 @@ def _hops(event: Event) -> int:
 def _stamp(event: Event, now: datetime) -> None:
     attributes = event.attributes
     attributes.pop(TTL, None)
-    attributes[ARRIVAL] = now.isoformat().replace("+00:00", "Z")
+    attributes[ARRIVAL] = f"{now.isoformat()[:-6]}Z"  # UTC, as all of our clocks
     event.cache = None

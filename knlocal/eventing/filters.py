@@ -133,7 +133,9 @@ def _compare(
         [(one, expected)] = clauses
 
         def matches(attributes: Attributes) -> bool:
-            found = lookup(attributes, one)
+            found = attributes.get(one)
+            if type(found) is not str:
+                found = lookup(attributes, one)
             return found is not None and agrees(found, expected)
 
         return Filter(matches, explain)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from knlocal.clock import Clock
 from knlocal.gateway.deadlines import DeadlineBook, Deadlines
 from knlocal.gateway.http import Exposure, Request
-from knlocal.gateway.http1 import REASONS, RequestHead, encode_head
+from knlocal.gateway.http1 import RequestHead, encode_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +29,28 @@ class Limits:
 
 
 class HttpDate:
-    """The text of the Date header, and answers that say nothing else, made once a second."""
+    """What is made once a second: the text of the Date header, and the commonest answer to an event
+    with it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._text = ""
         self._until = 0.0
-        self._plain: dict[int, bytes] = {}
+        self._accepted = b""
 
     def text(self) -> str:
         now = self._clock.monotonic()
         if now >= self._until or not self._text:
             self._text = format_datetime(self._clock.now(), usegmt=True)
             self._until = now + 1.0
-            self._plain.clear()
+            lines = ["HTTP/1.1 202 Accepted", "Content-Length: 0", f"Date: {self._text}"]
+            self._accepted = encode_head(lines)
         return self._text
 
-    def plain_answer(self, status: int) -> bytes:
-        """The head of an answer without a body, as HTTP/1.1 bytes with the empty line."""
-        text = self.text()
-        found = self._plain.get(status)
-        if found is None:
-            line = f"HTTP/1.1 {status} {REASONS.get(status, '')}"
-            found = encode_head([line, "Content-Length: 0", f"Date: {text}"])
-            self._plain[status] = found
-        return found
+    def accepted(self) -> bytes:
+        """An answer that says 202 and nothing else, as HTTP/1.1 bytes."""
+        self.text()
+        return self._accepted
 
 
 class ServerContext:

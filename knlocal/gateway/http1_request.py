@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from knlocal.gateway.http1_server import Http1Connection
 
 _FRAMING: Final = frozenset({"connection", "transfer-encoding", "keep-alive", "proxy-connection"})
-_NOTHING: Final = (("Content-Length", "0"),)
 _NO_TRAILERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 
@@ -168,13 +167,14 @@ class Http1Request(Request):
         connection = self._connection
         if self.finished or connection.lost:
             return
+        if status == 202 and not body and not headers and self._may_send_raw():
+            self.started = self.finished = True
+            self.answer_status = 202
+            connection.send(connection.context.date.accepted())
+            connection.answered(self)
+            return
         data = body.encode() if isinstance(body, str) else body
-        if data or headers:
-            headers = [*headers, ("Content-Length", str(len(data)))]
-            self._answer(status, headers, data, "")
-        else:
-            raw = b"" if status in (204, 304) else connection.context.date.plain_answer(status)
-            self._answer(status, _NOTHING, b"", "", raw)
+        self._answer(status, [*headers, ("Content-Length", str(len(data)))], data, "")
 
     def _answer(
         self, status: int, headers: HeaderPairs, body: bytes, reason: str, raw: bytes = b""

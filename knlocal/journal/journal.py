@@ -122,15 +122,21 @@ class Journal:
     ) -> Trail:
         """An event came to a door (now, or `at`): who was considered, who is to get it (all at
         once, or nobody when the door `refused` it)."""
-        self._seq += 1
+        self._seq = seq = self._seq + 1
         at = at or self.clock.now()
-        trail = Trail(self._seq, at, door, event, considered, matched, parent, via, refused)
-        self._trails.append(trail)
+        trail = Trail(seq, at, door, event, considered, matched, parent, via, refused)
+        trails = self._trails
+        trails.append(trail)
         self._bytes += trail.size
-        self._index(trail)
-        if len(self._trails) > self._max_trails or self._bytes > self._max_bytes:
+        event_id = event.id
+        if event_id in self._by_id:
+            self._index_another(event_id, trail)
+        else:
+            self._by_id[event_id] = trail
+        if len(trails) > self._max_trails or self._bytes > self._max_bytes:
             self._forget_oldest()
-        self._keep(trail)
+        if self._file is not None:
+            self._keep(trail)
         for listener in self._listeners:
             listener(trail, None)
         return trail
@@ -138,7 +144,8 @@ class Journal:
     def step(self, trail: Trail, step: Step) -> None:
         """Something happened to an event on its way."""
         trail.steps += (step,)
-        self._keep(trail)
+        if self._file is not None:
+            self._keep(trail)
         for listener in self._listeners:
             listener(trail, step)
 
@@ -218,12 +225,11 @@ class Journal:
                 reply["trails"] = trails
         return entry
 
-    def _index(self, trail: Trail) -> None:
-        event_id = trail.event.id
-        known = self._by_id.setdefault(event_id, trail)
+    def _index_another(self, event_id: str, trail: Trail) -> None:
+        known = self._by_id[event_id]
         if isinstance(known, deque):
             known.append(trail)
-        elif known is not trail:
+        else:
             self._by_id[event_id] = deque((known, trail))
 
     # -- bounds -------------------------------------------------------------------------------
@@ -234,11 +240,12 @@ class Journal:
         ):
             trail = self._trails.popleft()
             self._bytes -= trail.size
-            same = self._by_id[trail.event.id]
+            event_id = trail.event.id
+            same = self._by_id[event_id]
             if isinstance(same, deque):
                 same.popleft()
-            if not isinstance(same, deque) or not same:
-                del self._by_id[trail.event.id]
+            if same is trail or not same:
+                del self._by_id[event_id]
             if self._changed.pop(trail.seq, None) is not None and trail.saved < 0:
                 self.unsaved += 1
 
@@ -279,9 +286,9 @@ class Journal:
                 log.exception("cannot save the journal")
 
     def _keep(self, trail: Trail) -> None:
-        if self._file is not None:
-            self._changed[trail.seq] = trail
+        if not self._changed:
             self._unsaved_work.set()
+        self._changed[trail.seq] = trail
 
     def _batch(self) -> list[Row]:
         """Rendered here, on the event loop's thread, where the trails do not change meanwhile."""

@@ -78,6 +78,7 @@ class Trail:
         "refused",
         "saved",
         "seq",
+        "size",
         "steps",
         "via",
     )
@@ -108,16 +109,13 @@ class Trail:
         self.steps: tuple[Step, ...] = ()
         #: How many steps are on disk already; -1 for none of it.
         self.saved = -1
+        #: Bytes it takes, roughly.
+        self.size = 1500 + len(event.data or b"")
 
     def refuse(self, why: str) -> None:
         """The door did not take the event after all."""
         self.refused = why
         self.considered = self.matched = ()
-
-    @property
-    def size(self) -> int:
-        """Bytes it takes, roughly."""
-        return 1500 + len(self.event.data or b"")
 
     @property
     def pending(self) -> bool:

@@ -33,7 +33,7 @@ class Limits:
 class Message:
     """An accepted event on its way to subscribers."""
 
-    __slots__ = ("event", "forward", "key", "left", "trail", "ttl")
+    __slots__ = ("event", "forward", "key", "left", "size", "trail", "ttl")
 
     def __init__(
         self,
@@ -52,10 +52,8 @@ class Message:
         self.key = 0
         #: Subscribers that have not dealt with it.
         self.left = 0
-
-    @property
-    def size(self) -> int:
-        return OVERHEAD + len(self.event.data or b"")
+        #: Bytes that it takes while it waits, roughly.
+        self.size = OVERHEAD + len(event.data or b"")
 
 
 class Queue(ABC):

@@ -68,7 +68,10 @@ class MemoryEngine(Engine):
         return [uid for uid, queue in self._queues.items() if queue.depth]
 
     def check(self, message: Message, queues: Sequence[Queue]) -> None:
-        super().check(message, queues)
+        limit = self.limits.messages
+        for queue in queues:
+            if queue.depth >= limit:
+                raise Full(f"{limit} events are waiting")
         if self.used + message.size > self.limits.memory:
             raise Full(f"waiting events take {self.used >> 20} MiB, and may take no more")
 
