@@ -225,7 +225,7 @@ class Runtime(ABC):
         """Prepare a pod, and start one container as far as that goes without its program: what
         is mounted at `late` is decided by the plan that `start_container` is given. A plan that
         differs in more has the container made anew. False (and nothing made) where this runtime
-        has no way to do that."""
+        has no way to do that, or the container is there already."""
         return False
 
     @abstractmethod

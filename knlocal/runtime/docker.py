@@ -186,15 +186,17 @@ class DockerRuntime(Runtime):
         if self._gate_program is None or image is None or not can_be_held(one, image):
             return False
         made = self._gates.of(plan.id, late, image)
-        await self._unbroken(self._hold(plan, one, made, self._gate_program))
-        return True
+        return await self._unbroken(self._hold(plan, one, made, self._gate_program))
 
-    async def _hold(self, plan: PodPlan, one: ContainerPlan, made: Gate, program: bytes) -> None:
+    async def _hold(self, plan: PodPlan, one: ContainerPlan, made: Gate, program: bytes) -> bool:
         pod = self._pods.make(plan.id)
         async with pod.lock:
             self._pods.check(pod)
+            if one.name in pod.containers:  # somebody was faster, and wants it as it is
+                return False
             await asyncio.to_thread(made.build, program)
             await self._maker.hold(pod, plan, one, made)
+            return True
 
     async def start_container(self, plan: PodPlan, container: str) -> ContainerState:
         one, role = _planned(plan, container)

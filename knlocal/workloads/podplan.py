@@ -57,6 +57,27 @@ class Ground:
     """The folder whose content the annotation knlocal.dev/snapshot may mount."""
 
 
+@dataclass(frozen=True, slots=True)
+class SandboxFacts:
+    """What all containers of a pod share, and so cannot change once its sandbox stands."""
+
+    hostname: str
+    hosts: Mapping[str, str]
+    dns_servers: tuple[str, ...]
+    dns_search: tuple[str, ...]
+    ports: tuple[int, ...]
+
+
+def sandbox_facts(pod: Obj, network: PodNetwork) -> SandboxFacts:
+    return SandboxFacts(
+        hostname=str(spec_of(pod).get("hostname") or pod["metadata"]["name"])[:63],
+        hosts=_hosts(pod, network),
+        dns_servers=_dns_servers(pod, network),
+        dns_search=_dns_search(pod, network),
+        ports=tuple(pod_ports(pod)),
+    )
+
+
 def pod_id(pod: Obj) -> PodId:
     metadata = pod["metadata"]
     return PodId(metadata.get("namespace") or "", metadata["name"], metadata["uid"])
@@ -71,7 +92,7 @@ def plan_pod(
     pod: Obj, ground: Ground, volumes: PodVolumes, images: Mapping[str, ImageInfo]
 ) -> PodPlan:
     """The plan of a whole pod. Raises ConfigError for what is missing or refused."""
-    spec, metadata = spec_of(pod), pod["metadata"]
+    spec, sandbox = spec_of(pod), sandbox_facts(pod, ground.network)
     volumes.set_up(pod, ground.facts)
     apps = run_containers(pod)
     serving = serving_container(apps)
@@ -84,11 +105,11 @@ def plan_pod(
         containers=containers,
         init_containers=init_containers,
         labels=dict(ground.labels),
-        hostname=str(spec.get("hostname") or metadata["name"])[:63],
-        hosts=_hosts(pod, ground.network),
-        dns_servers=_dns_servers(pod, ground.network),
-        dns_search=_dns_search(pod, ground.network),
-        ports=tuple(pod_ports(pod)),
+        hostname=sandbox.hostname,
+        hosts=sandbox.hosts,
+        dns_servers=sandbox.dns_servers,
+        dns_search=sandbox.dns_search,
+        ports=sandbox.ports,
         grace_seconds=float(spec.get("terminationGracePeriodSeconds", 30)),
         termination_message_path=termination_path(serving or (apps[0] if apps else {})),
     )
@@ -261,6 +282,15 @@ def _local_run(pod: Obj, name: str, *, serving: bool) -> tuple[tuple[str, ...] |
     )
 
 
+def snapshot_target(pod: Obj) -> str:
+    """Where a pod (or a template) has a source snapshot mounted; "" when it has none."""
+    try:
+        snapshot = _json_annotation(pod, SNAPSHOT)
+    except ConfigError:
+        return ""
+    return str(snapshot.get("target") or "/app") if snapshot.get("dir") else ""
+
+
 def _snapshot(pod: Obj, snapshots: Path) -> list[Mount]:
     """The source snapshot. It must be one: an annotation is no way to this machine's files."""
     snapshot = _json_annotation(pod, SNAPSHOT)
@@ -271,7 +301,7 @@ def _snapshot(pod: Obj, snapshots: Path) -> list[Mount]:
         raise ConfigError(
             f"annotation {SNAPSHOT}: {snapshot['dir']} is not a snapshot of this project"
         )
-    return [Mount(str(snapshot.get("target") or "/app"), folder, read_only=True)]
+    return [Mount(snapshot_target(pod), folder, read_only=True)]
 
 
 def _json_annotation(pod: Obj, name: str) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from knlocal.resources.base import Obj, spec_of
 from knlocal.runtime.api import EngineUnavailable, ImageMissing, RuntimeFailure
 from knlocal.workloads.environment import ConfigError
+from knlocal.workloads.podplan import run_containers, serving_container
 from knlocal.workloads.podrun import PodRun
 
 #: Seconds (real time) after which something the engine refused is tried again: first, and at most.
@@ -30,6 +32,20 @@ class PodSetUp:
             if not run.is_set_up:
                 await self._attempt()
         return run.is_set_up
+
+    async def hold(self, late: str, labels: Mapping[str, str]) -> bool:
+        """Have the serving container started up to where its program begins, for a pod that is no
+        object yet. False when that is not possible. Raises ConfigError, RuntimeFailure."""
+        run = self._run
+        async with run.setting_up:
+            apps = [c for c in run.containers if c.role != "shown"]
+            serving = serving_container(run_containers(run.pod))
+            if serving is None or _asks_for_ip(run.pod):
+                return False
+            if not await run.images.ensure(run.pod, apps):
+                return False
+            plan = replace(run.make_plan(), labels=labels)
+            return await run.node.runtime.hold(plan, str(serving["name"]), late)
 
     async def renew(self) -> bool:
         """Of a pod that has not started: after something its plan depends on has changed. False

@@ -9,6 +9,7 @@ init containers one by one, app containers; a pod that is being deleted goes to 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from knlocal.resources.base import Key, Obj, is_deleting, parse_timestamp, spec_of, status_of
 from knlocal.runtime.api import (
@@ -238,6 +239,12 @@ class PodWorker:
     async def prepare(self) -> bool:
         """Make sandbox and containers, and start nothing. False when that failed."""
         return await self._set_up.ensure()
+
+    async def hold(self, late: str, labels: Mapping[str, str]) -> bool:
+        """The same, and the serving container started up to its program, with what is mounted at
+        `late` to be decided later. False when that is not possible. Raises ConfigError and
+        RuntimeFailure."""
+        return await self._set_up.hold(late, labels)
 
     async def renew(self) -> bool:
         """Of a prepared pod: after something its plan depends on has changed. False when that

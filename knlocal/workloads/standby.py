@@ -34,6 +34,7 @@ from knlocal.store.watch import WatchEvent
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podcontrol import owned, pod_from_template
 from knlocal.workloads.podworker import PodWorker
+from knlocal.workloads.spares import Spares
 from knlocal.workloads.terms import (
     DEPLOYMENT,
     REPLICA_SET,
@@ -85,6 +86,7 @@ class Standbys:
         self._node.retain = self._retain
         self._node.runtime_labels = self._labels
         self._unsubscribe = self._store.subscribe(self._deployment_changed)
+        self.spares = Spares(kubelet)
         kubelet.event_listeners.append(self._happened)
         kubelet.engine_changed.append(self._engine_changed)
 
@@ -108,11 +110,12 @@ class Standbys:
                 return
 
     def claim(self, replica_set: Obj) -> Obj | None:
-        """The next pod of a ReplicaSet, when a standby can be it. Raises what creating raises."""
+        """The next pod of a ReplicaSet, when a standby or a spare can be it. Raises what creating
+        raises."""
         uid = uid_of(replica_set)
         standby = self._first(uid)
         if standby is None:
-            return None
+            return self.spares.claim(replica_set)
         self._waiting[uid].remove(standby)
         if not self._waiting[uid]:
             del self._waiting[uid]
@@ -129,7 +132,9 @@ class Standbys:
             raise
 
     def follow(self, key: Key) -> None:
-        """Something about a Deployment has changed: have a standby when there shall be one."""
+        """Something about a Deployment has changed: have a standby when there shall be one, and a
+        spare for what comes after it."""
+        self.spares.follow(key)
         deployment = self._store.find_key(key)
         replica_set = self._newest(deployment)
         for uid, standbys in list(self._waiting.items()):
@@ -174,6 +179,7 @@ class Standbys:
     async def close(self) -> None:
         """Stop preparing; what is prepared stays for the next daemon to clear away."""
         self._closed = True
+        await self.spares.close()
         self._unsubscribe()
         self._unsubscribe = _nothing
         if self._tasks:  # what the engine is just doing would be done unseen
@@ -185,8 +191,8 @@ class Standbys:
 
     @property
     def busy(self) -> bool:
-        """Whether a standby is being prepared or removed."""
-        return bool(self._tasks)
+        """Whether a standby or spare is being prepared or removed."""
+        return bool(self._tasks) or self.spares.busy
 
     def names(self) -> list[str]:
         """Names of the pods that wait, prepared."""
