@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 Progress = Callable[[str], None]
 """Called with one line of what a build says, as it says it."""
@@ -35,12 +36,22 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+class BuiltImage(NamedTuple):
+    """An image that was built here, by one of its names ("" when a newer one took its name)."""
+
+    name: str
+    id: str
+    label: str
+    """The value of the label that was asked for."""
+
+
 class BuildFailure(Exception):
     """A build went wrong. `str()` is for people: the step, its line, the end of its output."""
 
     def __init__(
-        self, name: str, what: str, *, file: str = "", line: int = 0, step: str = "", tail: str = ""
-    ) -> None:
+        self, name: str, what: str, *, file: str = "", line: int = 0, step: str = "",
+        tail: str = "", hint: str = "",
+    ) -> None:  # fmt: skip
         self.name, self.what, self.file, self.line = name, what, file, line
         self.step, self.tail = step, tail
         place = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
@@ -49,6 +60,8 @@ class BuildFailure(Exception):
             text += f"\n  in step: {step}"
         if tail:
             text += "".join(f"\n  | {said}" for said in tail.splitlines())
+        if hint:
+            text += f"\n  {hint}"
         super().__init__(text)
 
 
@@ -68,6 +81,14 @@ class Builder(ABC):
     @abstractmethod
     async def build(self, request: BuildRequest, progress: Progress) -> str:
         """Make the image and return its id. Cancelling the call gives the build up."""
+
+    @abstractmethod
+    async def built(self, label: str) -> list[BuiltImage]:
+        """The engine's images that have this label, newest first."""
+
+    @abstractmethod
+    async def remove(self, image: str) -> bool:
+        """Remove an image; False when something still needs it, or it is not there."""
 
     async def close(self) -> None:  # noqa: B027
         """Let go of connections."""

@@ -10,12 +10,14 @@ import tarfile
 import tempfile
 from contextlib import aclosing
 from typing import IO
+from urllib.parse import quote
 
 from knlocal.build import dockerfile
-from knlocal.build.api import Builder, BuildFailure, BuildRequest, Progress
+from knlocal.build.api import Builder, BuildFailure, BuildRequest, BuiltImage, Progress
 from knlocal.build.commands import plain_lines
 from knlocal.build.engine import Engine, EngineRefused, EngineSilent
 from knlocal.build.ignore import Ignore
+from knlocal.build.recipe import BASE_IMAGE_VARIABLE
 
 #: Lines of a failed step's output that are shown.
 TAIL = 20
@@ -66,6 +68,26 @@ class DockerBuilder(Builder):
         except EngineSilent as error:
             raise BuildFailure(request.name, f"Docker does not answer: {error}") from None
 
+    async def built(self, label: str) -> list[BuiltImage]:
+        filters = quote(json.dumps({"label": [label]}))
+        try:
+            found = await self._engine.get(f"/images/json?filters={filters}")
+        except (EngineSilent, EngineRefused):
+            return []
+        found = sorted(found, key=lambda one: int(one.get("Created") or 0), reverse=True)
+        return [
+            BuiltImage(name, str(one["Id"]), str((one.get("Labels") or {}).get(label, "")))
+            for one in found
+            for name in [n for n in one.get("RepoTags") or () if n != "<none>:<none>"] or [""]
+        ]
+
+    async def remove(self, image: str) -> bool:
+        try:
+            await self._engine.delete(f"/images/{quote(image, safe='/:@')}")
+        except (EngineSilent, EngineRefused):
+            return False
+        return True
+
     async def close(self) -> None:
         await self._engine.close()
 
@@ -96,6 +118,10 @@ def _failed(request: BuildRequest, step: int, what: str, said: list[str]) -> Bui
     instruction = dockerfile.step_line(dockerfile.parse(request.dockerfile), step)
     found = re.match(r"The command '(.*)' returned a non-zero code: (\d+)", what, re.S)
     what = f"the command failed with exit code {found[2]}" if found else what.strip()
+    base = instruction.value.split(" ")[0] if instruction and instruction.name == "FROM" else ""
+    if base and not said:
+        base = dockerfile.substituted(base, request.args)
+        what = f"the base image {base} is not here and cannot be fetched: {what}"
     return BuildFailure(
         request.name,
         what,
@@ -103,7 +129,18 @@ def _failed(request: BuildRequest, step: int, what: str, said: list[str]) -> Bui
         line=instruction.line if instruction and not request.generated else 0,
         step=f"{instruction.name} {instruction.value}" if instruction else "",
         tail="\n".join(said[-TAIL:]),
+        hint=_another_base(request) if base and not said else "",
     )
+
+
+def _another_base(request: BuildRequest) -> str:
+    asks = {"BASE_IMAGE", "BASE"} & dockerfile.arguments(request.dockerfile)
+    if request.generated or asks:
+        return (
+            f"`docker pull` it, or name one that Docker has: {BASE_IMAGE_VARIABLE}=IMAGE in the "
+            'environment, or base_image = "IMAGE" under [build]'
+        )
+    return "`docker pull` it where its registry answers, or change the Dockerfile's FROM"
 
 
 def _refused(request: BuildRequest, what: str) -> BuildFailure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -44,6 +45,13 @@ def parse(text: str) -> list[Instruction]:
 def arguments(text: str) -> set[str]:
     """The names of its build arguments."""
     return {i.value.partition("=")[0].strip() for i in parse(text) if i.name == "ARG"}
+
+
+def substituted(image: str, args: Mapping[str, str]) -> str:
+    """A base image with its build arguments filled in."""
+    for key, value in args.items():
+        image = image.replace(f"${{{key}}}", value).replace(f"${key}", value)
+    return image
 
 
 def step_line(instructions: list[Instruction], step: int) -> Instruction | None:

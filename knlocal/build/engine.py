@@ -74,6 +74,16 @@ class Engine:
             raise
         return found
 
+    async def delete(self, path: str) -> None:
+        """A DELETE. Raises EngineRefused, EngineSilent."""
+        session = self._open()
+        quick = aiohttp.ClientTimeout(total=QUICK)
+        try:
+            async with session.delete(self._base + path, timeout=quick) as response:
+                _check(response.status, await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise EngineSilent(_why(error)) from None
+
     async def build(
         self, context: IO[bytes], params: Mapping[str, str]
     ) -> AsyncGenerator[Mapping[str, Any], None]:

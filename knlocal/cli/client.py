@@ -48,6 +48,7 @@ class Resource:
     plural: str
     namespaced: bool
     names: tuple[str, ...]
+    categories: tuple[str, ...] = ()
 
     @property
     def api_version(self) -> str:
@@ -224,6 +225,14 @@ class Client:
             hint if hint.startswith("did") else "`knlocal get --help` shows what there is",
         )
 
+    def category(self, word: str) -> list[Resource]:
+        """The kinds that a category such as "sources" means, each in its preferred version."""
+        found: dict[tuple[str, str], Resource] = {}
+        for resource in self.resources():
+            if word in resource.categories:
+                found.setdefault((resource.group, resource.plural), resource)
+        return list(found.values())
+
     def resource_of(self, obj: Obj) -> Resource:
         """The kind of an object in hand."""
         for resource in self.resources():
@@ -248,6 +257,7 @@ def _discovered(group: Obj) -> Iterator[Resource]:
                 plural=entry["resource"],
                 namespaced=entry["scope"] == "Namespaced",
                 names=tuple(dict.fromkeys(names)),
+                categories=tuple(entry.get("categories") or ()),
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,7 +92,9 @@ def namespace_option(function: Any) -> Any:
 
 
 def is_terminal() -> bool:
-    return sys.stdout.isatty()
+    """Whether there is somebody to show colours to (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
 
 
 def echo(text: str = "") -> None:

@@ -182,6 +182,11 @@ def _names_and_ports(context: Context, settings: Settings | None) -> Iterator[Fi
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
+            if settings is not None and context.home.is_held():
+                card = context.home.read_card()
+                if card is not None and card.gateway.rpartition(":")[2] == str(port):
+                    yield Finding(f"port {port}", "ok", "this project answers there")
+                    return
             said = f"held by {holder_of(port)}"
             yield Finding(f"port {port}", "note", said, "`up` then takes the next free one")
         else:

@@ -157,11 +157,19 @@ def send_command(
         echo(orjson.dumps(answer).decode())
     elif answer["status"] and answer["status"] < 300:
         echo(f"{answer['id']}  accepted by {to} ({answer['status']})")
-        note(f"  what became of it: knlocal explain {answer['id']}")
+        if _has_trails(to):
+            note(f"  what became of it: knlocal explain {answer['id']}")
+        elif answer.get("response"):
+            note(f"  it answered: {answer['response'].strip()}")
     else:
         why = answer.get("error") or f"status {answer['status']}: {answer.get('response', '')}"
         raise CliError(f"{to} did not take the event: {why.strip()}")
     return Exit.OK if 0 < answer["status"] < 300 else Exit.FAILURE
+
+
+def _has_trails(to: str) -> bool:
+    """Whether what is sent there is followed: at brokers and channels it is."""
+    return to.partition(":")[0] not in ("service", "jobsink", "http", "https")
 
 
 def _made(

@@ -74,11 +74,17 @@ def init_command(context: Context, name: str | None, force: bool) -> int:
 
 def _services(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Name, path and kind of each source folder: this one, or those right below it."""
+    from knlocal.build.functions import name_of
     from knlocal.build.recipes import NotASource, recognise
     from knlocal.project.config import default_name
+    from knlocal.project.settings import is_name
+
+    def named(place: Path) -> str:
+        own = name_of(place)
+        return own if is_name(own) else default_name(place)
 
     try:
-        yield default_name(folder), ".", recognise(folder).kind
+        yield named(folder), ".", recognise(folder).kind
     except NotASource:
         pass
     else:
@@ -89,7 +95,7 @@ def _services(folder: Path) -> Iterator[tuple[str, str, str]]:
                 kind = recognise(place).kind
             except NotASource:
                 continue
-            yield default_name(place), f"./{place.name}", kind
+            yield named(place), f"./{place.name}", kind
 
 
 def _manifests_line(folder: Path) -> str:

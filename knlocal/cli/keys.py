@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ class Keys:
             self._events.cancel()
 
     def _reload(self) -> None:
-        self._screen.line(Line("reload", "everything"))
+        self._screen.line(Line("reload", "reading everything again"))
         self._daemon.reloader.reload_all()
 
     def _logs(self) -> None:
@@ -95,14 +96,30 @@ def reading(press: Callable[[str], object]) -> Iterator[bool]:
     before = termios.tcgetattr(descriptor)
     loop = asyncio.get_running_loop()
 
+    def is_ours() -> bool:
+        """Whether the terminal is: in the background, touching it would stop the process."""
+        try:
+            return os.tcgetpgrp(descriptor) == os.getpgrp()
+        except OSError:
+            return False
+
     def ready() -> None:
+        if not is_ours():
+            return
         for key in os.read(descriptor, 32).decode("utf-8", "ignore"):
             press(key)
 
-    tty.setcbreak(descriptor)
+    def back() -> None:
+        """After Ctrl-Z and `fg` the shell has given the terminal its own settings."""
+        if is_ours():
+            tty.setcbreak(descriptor)
+
+    back()
     loop.add_reader(descriptor, ready)
+    loop.add_signal_handler(signal.SIGCONT, back)
     try:
         yield True
     finally:
+        loop.remove_signal_handler(signal.SIGCONT)
         loop.remove_reader(descriptor)
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -207,14 +207,17 @@ def readiness(obj: Obj) -> tuple[str, str]:
     ready = conditions.get("Ready") or conditions.get("Succeeded")
     if ready is None:
         return "Unknown", ""
-    return str(ready["status"]), _why(ready, conditions.get("ConfigurationsReady"))
+    configuration = conditions.get("ConfigurationsReady") or {}
+    if ready.get("reason") == "RevisionMissing" and configuration.get("status") == "Unknown":
+        return "Unknown", ""  # after a failure, while the next Revision starts
+    return str(ready["status"]), _why(ready, configuration)
 
 
-def _why(ready: Obj, configuration: Obj | None) -> str:
+def _why(ready: Obj, configuration: Obj) -> str:
     """A Service says that its Route has no ready Revision; the Configuration knows why."""
     cause = ready
-    if ready.get("reason") == "RevisionMissing" and (configuration or {}).get("status") == "False":
-        cause = configuration or ready
+    if ready.get("reason") == "RevisionMissing" and configuration.get("status") == "False":
+        cause = configuration
     why = str(cause.get("message") or cause.get("reason") or "")
     why = why.rstrip(" .:\n")
     # A container that was killed, say for its memory, had no last words.

@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 #: What `get` shows when nothing is named.
 USUAL = ("services.serving.knative.dev",)
-ALL = (
-    "services.serving.knative.dev", "brokers", "triggers", "channels", "inmemorychannels",
-    "subscriptions", "sequences", "parallels", "pingsources", "containersources",
-    "apiserversources", "sinkbindings", "jobsinks", "domainmappings", "pipelines", "pipelineruns",
-)  # fmt: skip
+#: What Services and Channels make, and `get all` therefore leaves out.
+MADE = {"configurations", "routes", "revisions", "eventtypes"}
 
 
 @click.command("get")
@@ -43,7 +40,8 @@ def get_command(
 
     \b
     knlocal get                       the services
-    knlocal get all                   everything of Knative's
+    knlocal get all                   everything of Knative's that people make
+    knlocal get sources               the kinds of a category: sources, eventing, messaging, …
     knlocal get triggers              any kind: plural, singular, short name, with group
     knlocal get ksvc/hello -o yaml
     """
@@ -64,10 +62,12 @@ def get_command(
             continue
         if shown:
             echo()
-        titled = len(wanted) > 1
-        Table(table, wide=output == "wide", spaces=all_namespaces and resource.namespaced).print(
-            resource.full_name if titled else ""
-        )
+        Table(
+            table,
+            wide=output == "wide",
+            spaces=all_namespaces and resource.namespaced,
+            prefix=_prefix(resource) if len(wanted) > 1 else "",
+        ).print()
         shown += 1
     if not shown:
         where = f" in namespace {place}" if place else ""
@@ -80,11 +80,9 @@ def _wanted(client: Client, what: tuple[str, ...]) -> Iterator[tuple[Resource, l
     """The kinds and names that the words of the command line mean."""
     if not what:
         what = USUAL
-    if what[0] == "all" and len(what) == 1:
-        known = {resource.plural for resource in client.resources()}
-        for word in ALL:
-            if word.partition(".")[0] in known:
-                yield client.resource(word), []
+    if len(what) == 1 and (kinds_of := _category(client, what[0])):
+        for resource in kinds_of:
+            yield resource, []
         return
     if any("/" in word for word in what):
         for word in what:
@@ -98,6 +96,12 @@ def _wanted(client: Client, what: tuple[str, ...]) -> Iterator[tuple[Resource, l
         raise CliError("give several kinds, or one kind with names, not both", Exit.USAGE)
     for kind in kinds:
         yield client.resource(kind), list(what[1:])
+
+
+def _category(client: Client, word: str) -> list[Resource]:
+    if word == "all":
+        return [kind for kind in client.category("knative") if kind.plural not in MADE]
+    return client.category(word)
 
 
 def _objects(
@@ -267,9 +271,12 @@ def _check_kinds(client: Client, found: list[Manifest]) -> None:
 
 
 def _named(client: Client, obj: Obj) -> str:
-    resource = client.resource_of(obj)
+    return _prefix(client.resource_of(obj)) + str(obj["metadata"]["name"])
+
+
+def _prefix(resource: Resource) -> str:
     group = f".{resource.group}" if resource.group else ""
-    return f"{resource.kind.lower()}{group}/{obj['metadata']['name']}"
+    return f"{resource.kind.lower()}{group}/"
 
 
 @click.command("delete")
@@ -315,8 +322,7 @@ def delete_command(
                 note(f"knlocal: {error.message}")
                 missing = True
             continue
-        group = f".{resource.group}" if resource.group else ""
-        echo(f"{resource.kind.lower()}{group}/{name} deleted")
+        echo(f"{_prefix(resource)}{name} deleted")
     if wait:
         for resource, space, name in doomed:
             client.wait_gone(resource, space, name)

@@ -49,7 +49,10 @@ def _coloured(padded: str, cell: str, header: bool) -> str:
 class Table:
     """A `meta.k8s.io/v1` Table, printed like kubectl prints it."""
 
-    def __init__(self, table: Any, *, wide: bool = False, spaces: bool = False) -> None:
+    def __init__(
+        self, table: Any, *, wide: bool = False, spaces: bool = False, prefix: str = ""
+    ) -> None:
+        """`prefix` goes before each name, where several kinds are shown."""
         definitions = table["columnDefinitions"]
         self._kept = [
             at for at, column in enumerate(definitions) if wide or not column.get("priority")
@@ -57,11 +60,10 @@ class Table:
         self._header = [definitions[at]["name"].upper() for at in self._kept]
         self._rows = table["rows"]
         self._spaces = spaces
+        self._prefix = prefix
         self._widths: list[int] = []
 
-    def print(self, title: str = "") -> None:
-        if title and is_terminal():
-            echo(click.style(title, dim=True))
+    def print(self) -> None:
         header = (["NAMESPACE"] if self._spaces else []) + self._header
         rows = [header, *(self._cells(row) for row in self._rows)]
         self._widths = [max(len(row[at]) for row in rows) for at in range(len(header))]
@@ -78,6 +80,8 @@ class Table:
 
     def _cells(self, row: Any) -> list[str]:
         cells = [_cell(row["cells"][at]) for at in self._kept]
+        if self._prefix and self._header[0] == "NAME":
+            cells[0] = self._prefix + cells[0]
         space = (row.get("object") or {}).get("metadata", {}).get("namespace", "")
         return ([space] if self._spaces else []) + cells
 

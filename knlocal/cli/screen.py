@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import IO, TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from knlocal import __version__
+from knlocal.cli.context import is_terminal
 from knlocal.cli.narrator import (
     SERVICE,
     TOLD_GROUPS,
@@ -39,6 +39,8 @@ _COLOURS = ("cyan", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta"
 
 #: Seconds that something not ready gets to put itself right before it is worth a line.
 PATIENCE = 1.0
+#: Characters of the column of names.
+WIDEST_NAME = 24
 
 
 class Screen:
@@ -52,7 +54,7 @@ class Screen:
         self.keys_help = ""
         self._narrator = Narrator()
         self._report: IO[str] | None = None
-        self._colour = sys.stdout.isatty()
+        self._colour = is_terminal()
         self._width = 10
         self._colours: dict[str, str] = {}
         self._unsubscribe: Callable[[], object] = lambda: None
@@ -92,11 +94,15 @@ class Screen:
             self.line(Line("", line, "bad"))
 
     def header(self, settings: Settings) -> None:
-        self.print(click.style(f"knlocal {__version__}: {settings.project.name}", bold=True))
+        names = [*settings.services, *(f"broker {name}" for name in settings.brokers)]
+        names += [f"trigger {name}" for name in settings.triggers]
+        self._width = min(max(map(len, ["stopping", *names])), WIDEST_NAME)
+        title = f"knlocal {__version__}: {settings.project.name}"
+        self.print(click.style(title, bold=True) if self._colour else title)
 
     def line(self, line: Line) -> None:
         """`12:01:03  hello  ready at http://…`"""
-        self._width = max(self._width, min(len(line.about), 24))
+        self._width = max(self._width, min(len(line.about), WIDEST_NAME))
         moment = datetime.now().strftime("%H:%M:%S") if line.about else " " * 8
         about, text = line.about.ljust(self._width), line.text
         colour = _STYLE[line.mood]
@@ -137,8 +143,7 @@ class Screen:
             if (waiting := self._waiting.pop(line.about, None)) is not None:
                 waiting.cancel()
             if line.wait:
-                later = asyncio.get_running_loop().call_later(PATIENCE, self._late, line)
-                self._waiting[line.about] = later
+                self._wait(line)
             else:
                 self.line(line)
         if self._with_logs and event.obj["kind"] == "Pod":
@@ -146,7 +151,14 @@ class Screen:
 
     def _late(self, line: Line) -> None:
         self._waiting.pop(line.about, None)
-        self.line(line)
+        if self._daemon is not None and not self.all_known(self._daemon):
+            self._wait(line)  # it may wait for a service that starts
+        else:
+            self.line(line)
+
+    def _wait(self, line: Line) -> None:
+        later = asyncio.get_running_loop().call_later(PATIENCE, self._late, line)
+        self._waiting[line.about] = later
 
     def services(self, daemon: Daemon) -> list[Obj]:
         return daemon.store.list(SERVICE)
@@ -180,7 +192,7 @@ class Screen:
                 self.print(f"  {self.keys_help}")
         self.print()
         if self._report is not None:
-            self._report.write("\x04\n")
+            self._report.write(f"\x04{self._problems}\n")
             self._end_report()
 
     def _end_report(self) -> None:

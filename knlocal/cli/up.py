@@ -43,7 +43,8 @@ def up_command(
 ) -> int:
     """Run the project: apply its files and serve them until Ctrl-C.
 
-    Ctrl-C removes every container; objects are kept in .knlocal/ for the next time.
+    Ctrl-C removes every container; objects are kept in .knlocal/ for the next time. With -d the
+    exit code is 1 when some of the project could not be built or applied; the rest runs.
     """
     settings = context.settings
     if runtime is not None:
@@ -86,9 +87,11 @@ async def _serve(context: Context, screen: Screen) -> int:
     with contextlib.closing(screen):
         await asyncio.wait({begun, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if not begun.done():
+            daemon.leave_nothing()
             begun.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await begun
+            await _remove_left_over(context)  # of a daemon before, too
             return Exit.INTERRUPTED
         begun.result()
         try:
@@ -167,9 +170,14 @@ def _detach(context: Context, runtime: str | None, port: int | None) -> int:
             env={**os.environ, REPORT_VARIABLE: str(writer)},
         )
     os.close(writer)
-    ready = _relay(reader)
-    if ready:
+    problems = _relay(reader)
+    if problems is not None:
         echo(f"in the background (pid {child.pid}); stop it with `knlocal down`")
+        if problems:
+            raise CliError(
+                f"it is up without all of it: {problems} problem{'s' * (problems > 1)}, told above",
+                hint="mend and save the files: a running project applies them at once",
+            )
         return Exit.OK
     code = child.wait(timeout=DOWN_WITHIN)
     with home.log.open("rb") as log:
@@ -184,17 +192,18 @@ def _detach(context: Context, runtime: str | None, port: int | None) -> int:
     )
 
 
-def _relay(reader: int) -> bool:
-    """Print what the child reports until it says that it is up; False when it ends before."""
+def _relay(reader: int) -> int | None:
+    """Print what the child reports until it says that it is up, and with how many problems; None
+    when it ends before."""
     with os.fdopen(reader, "r", encoding="utf-8", errors="replace") as report:
         for line in report:
-            if line == "\x04\n":
-                return True
+            if line.startswith("\x04"):
+                return int(line[1:])
             if line.startswith("\x15"):
                 note(line[1:].rstrip("\n"))
             else:
                 click.echo(line, nl=False)
-    return False
+    return None
 
 
 # -- down -----------------------------------------------------------------------------------------
@@ -206,11 +215,11 @@ def _relay(reader: int) -> bool:
 def down_command(context: Context, purge: bool) -> int:
     """Stop the project and remove its containers. Its objects are kept for the next `up`."""
     home, name = context.home, context.project.name
-    card = home.read_card() if home.is_held() else None
-    if card is not None:
+    pid = home.holder()
+    if pid is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(card.pid, signal.SIGTERM)
-        _wait_until_free(context, card.pid)
+            os.kill(pid, signal.SIGTERM)
+        _wait_until_free(context, pid)
         echo(f"{name} is down")
     elif home.folder.is_dir():
         removed = asyncio.run(_remove_left_over(context))

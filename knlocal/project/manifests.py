@@ -1,7 +1,6 @@
 """Reads YAML and JSON manifests: several documents, Lists, standard input, folders and globs.
 
-YAML is read as kubectl reads it (YAML 1.1 truth values; dates and `12:30` stay text; a key given
-twice is an error), and each object remembers the file and line it came from.
+Each object remembers the file it came from, and the line of each of its fields.
 """
 
 from __future__ import annotations
@@ -9,20 +8,21 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
+from knlocal.project import yamltext
 from knlocal.project.errors import Problem, ProjectError, did_you_mean, shown
 from knlocal.project.legacy import modern
 from knlocal.resources.base import Obj
 from knlocal.resources.kinds import KindRegistry
 
 SUFFIXES = {".yaml", ".yml", ".json"}
-MAX_DEPTH = 200
+#: Fields as refusals name them.
+_FIELD = re.compile(r"\b(?:spec|metadata|data|stringData)(?:\.[\w/-]+|\[[^\]\s]+\])+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Manifest:
     line: int = 0
     note: str = ""
     """What a person should know about how it was read."""
+    node: Any = field(default=None, compare=False, repr=False)
+    """Where its fields stand (`yamltext`)."""
 
     @property
     def place(self) -> str:
@@ -42,7 +44,21 @@ class Manifest:
     def problem(self, what: str, hint: str = "") -> Problem:
         metadata = self.obj.get("metadata") or {}
         named = f"{self.obj.get('kind', 'object')} {metadata.get('name', '')!r}"
-        return Problem(self.file, what, named, hint, self.line)
+        return Problem(self.file, what, named, hint or self._guess(what), self._line_of(what))
+
+    def _line_of(self, what: str) -> int:
+        """The line of the field that a refusal is about, else where the object begins."""
+        found = _FIELD.search(what)
+        return yamltext.line_of(self.node, found[0]) if found and self.node else self.line
+
+    def _guess(self, what: str) -> str:
+        """Why a value is refused that was meant for a tool which did not run."""
+        text = orjson.dumps(self.obj).decode()
+        if found := re.search(r"\$\{?\w+\}?", what):
+            return f"{found[0]} is not filled in: run it through envsubst first"
+        if "ko://" in what or ('"ko://' in text and "image" in what):
+            return "ko:// images are built by `ko resolve -f FILE`: apply what it prints"
+        return ""
 
 
 def load(patterns: Iterable[str], root: Path, *, recursive: bool = False) -> list[Manifest]:
@@ -78,13 +94,13 @@ def parse(text: str, name: str = "-") -> list[Manifest]:
     """The objects in one YAML or JSON text."""
     if text.lstrip()[:1] in "{[" and text.strip():
         try:
-            return list(_objects(orjson.loads(text), name, 1))
+            return list(_objects(orjson.loads(text), name, 1, None))
         except orjson.JSONDecodeError:
             pass  # YAML flow style looks alike
     manifests: list[Manifest] = []
-    for line, value in _documents(text, name):
+    for line, value, node in yamltext.documents(text, name):
         if value is not None:
-            manifests += _objects(value, name, line)
+            manifests += _objects(value, name, line, node)
     return manifests
 
 
@@ -102,9 +118,14 @@ def check_kinds(manifests: Sequence[Manifest], registry: KindRegistry) -> list[M
         group = api_version.rpartition("/")[0]
         known = [item for item in registry if item.kind == kind]
         if group in groups:
-            versions = sorted({item.api_version for item in known})
+            versions = sorted({item.api_version for item in known if item.group == group})
+            versions = versions or sorted({item.api_version for item in known})
             names = sorted({item.kind for item in registry if item.group == group})
-            hint = f"it is in {', '.join(versions)}" if versions else did_you_mean(kind, names)
+            hint = (
+                f"write apiVersion: {' or '.join(versions)}"
+                if versions
+                else did_you_mean(kind, names)
+            )
             problems.append(manifest.problem(f"no kind {kind!r} in {api_version}", hint))
         elif near := did_you_mean(group, groups):
             if near.startswith("did you mean"):
@@ -158,10 +179,11 @@ def _files(pattern: str, root: Path, recursive: bool) -> list[Path]:
 # -- documents to objects -------------------------------------------------------------------------
 
 
-def _objects(value: Any, name: str, line: int) -> Iterator[Manifest]:
+def _objects(value: Any, name: str, line: int, node: Any) -> Iterator[Manifest]:
+    line = yamltext.line_of(node, "") or line
     if isinstance(value, list):
-        for item in value:
-            yield from _objects(item, name, line)
+        for at, item in enumerate(value):
+            yield from _objects(item, name, line, yamltext.item(node, at))
         return
     if not isinstance(value, dict):
         raise ProjectError(
@@ -173,16 +195,17 @@ def _objects(value: Any, name: str, line: int) -> Iterator[Manifest]:
         item_defaults = {
             "apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List"),
         }  # fmt: skip
-        for item in value["items"]:
+        for at, item in enumerate(value["items"]):
             bare = kind == "List" or not isinstance(item, dict) or "kind" in item
-            yield from _objects(item if bare else {**item_defaults, **item}, name, line)
+            whole = item if bare else {**item_defaults, **item}
+            yield from _objects(whole, name, line, yamltext.item(node, "items", at))
         return
-    manifest = Manifest(value, name, line)
+    manifest = Manifest(value, name, line, node=node)
     problems = list(_shape_problems(manifest))
     if problems:
         raise ProjectError(*problems)
     obj, note = modern(value)
-    yield Manifest(obj, name, line, note)
+    yield Manifest(obj, name, line, note, node)
 
 
 def _shape_problems(manifest: Manifest) -> Iterator[Problem]:
@@ -203,129 +226,3 @@ def _shape_problems(manifest: Manifest) -> Iterator[Problem]:
 
 def _told(value: Any) -> str:
     return f"{type(value).__name__} {str(value)[:40]!r}"
-
-
-# -- YAML as kubectl reads it ---------------------------------------------------------------------
-
-_Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_Base):  # type: ignore[valid-type, misc]
-    """YAML 1.1 as Go's library has it: no dates, no base-60 numbers, `1e3` is a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if not isinstance(key, (str, int, float, bool, type(None))):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be text", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice (first in line {seen[key]})",
-                    key_node.start_mark,
-                )  # fmt: skip
-            seen[key] = line
-        mapping = super().construct_mapping(node, deep)
-        return {_key(key): value for key, value in mapping.items()}
-
-
-def _key(key: Any) -> str:
-    """JSON has text keys only."""
-    if isinstance(key, bool):
-        return "true" if key else "false"
-    return "null" if key is None else str(key)
-
-
-def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    kept = {}
-    for first, entries in _Base.yaml_implicit_resolvers.items():
-        kept[first] = [
-            (tag, pattern)
-            for tag, pattern in entries
-            if not tag.endswith((":timestamp", ":int", ":float", ":value"))
-        ]
-    return kept
-
-
-_Loader.yaml_implicit_resolvers = _resolvers()
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)$"),
-    list("-+0123456789"),
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN))$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    text = str(loader.construct_scalar(node)).replace("_", "")
-    digits = text.lstrip("+-")
-    value = int(digits, 8 if re.fullmatch(r"0[0-7]+", digits) else 0)
-    return -value if text.startswith("-") else value
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-
-
-def _documents(text: str, name: str) -> Iterator[tuple[int, Any]]:
-    """Each document with the line of its first content."""
-    try:
-        loader = _Loader(text)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ProjectError(
-            Problem(name, f"not valid YAML: {error.reason} (#x{error.character:04x})", line=line)
-        ) from None
-    try:
-        _check_depth(text)
-        while loader.check_node():
-            node = loader.get_node()
-            if node is not None:
-                yield node.start_mark.line + 1, loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        what = error.problem or str(error)
-        if error.context and error.problem_mark:
-            what = f"{what} ({error.context})"
-        line = mark.line + 1 if mark else 0
-        hint = _pointer(text, mark)
-        if "cannot start any token" in what and "\t" in hint:
-            hint += "\n  indent with spaces, not with tabs"
-        raise ProjectError(Problem(name, f"not valid YAML: {what}", hint=hint, line=line)) from None
-    except yaml.YAMLError as error:
-        raise ProjectError(Problem(name, f"not valid YAML: {error}")) from None
-    finally:
-        loader.dispose()
-
-
-def _check_depth(text: str) -> None:
-    """libyaml composes recursively, in C: what is nested too deep would end the process."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Base):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                mark: Any = event.start_mark
-                raise yaml.composer.ComposerError(None, None, "nested too deep", mark)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-def _pointer(text: str, mark: Any) -> str:
-    lines = text.splitlines()
-    if mark is None or mark.line >= len(lines):
-        return ""
-    source, column = lines[mark.line], mark.column
-    if column > 100:
-        source, column = source[column - 60 : column + 20], 60
-    return f"{source[:120]}\n  {' ' * column}^"

@@ -49,6 +49,7 @@ class Reloader:
         self._more = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._asked = False
         self.reloaded: Callable[[Settings], object] = lambda _settings: None
         """Told when knlocal.toml was read again."""
 
@@ -67,7 +68,8 @@ class Reloader:
                     await task
 
     def reload_all(self) -> None:
-        """As if everything had been saved."""
+        """As if everything had been saved; tells when that changed nothing."""
+        self._asked = True
         self._note({self._watched.file})
 
     # -- from changes to work -----------------------------------------------------------------
@@ -82,6 +84,7 @@ class Reloader:
 
     async def _follow(self) -> None:
         """One reload at a time. A save during a build makes that build obsolete: it is given up."""
+        await self._door.sources.collect(images_in_use(self._store))
         while True:
             await self._more.wait()
             self._more.clear()
@@ -151,6 +154,9 @@ class Reloader:
         for change in changed:
             self._told.note("", f"{change.obj['kind']} {change.obj['metadata']['name']} "
                                 f"{change.what}")  # fmt: skip
+        asked, self._asked = self._asked, False
+        if asked and not changed and not outcome.problems:
+            self._told.note("reload", "nothing changed")
 
     async def _reload_sources(self, folders: set[Path]) -> None:
         names = {
@@ -178,10 +184,12 @@ class Reloader:
     # -- old code -----------------------------------------------------------------------------
 
     async def _collect(self) -> None:
-        """Revisions of earlier saves, but for the last good ones, and snapshots that none needs."""
+        """Revisions of earlier saves, but for the last good ones, and the snapshots and images
+        that none needs."""
         for obj in self._store.list(SERVICE):
             self._collect_revisions(obj)
         await asyncio.to_thread(self._door.sources.snapshots.collect, snapshots_in_use(self._store))
+        await self._door.sources.collect(images_in_use(self._store))
 
     def _collect_revisions(self, service: Obj) -> None:
         metadata = service["metadata"]
@@ -222,6 +230,20 @@ def snapshots_in_use(store: Store) -> list[Path]:
                     if text:
                         found |= set(_folders_in(orjson.loads(text)))
     return sorted(found)
+
+
+def images_in_use(store: Store) -> set[str]:
+    """Images that some object still names."""
+    found = set()
+    for group_kind in list(store.kinds_in_use()):
+        for obj in store.list(group_kind):
+            spec = obj.get("spec") or {}
+            template = (spec.get("template") if isinstance(spec, dict) else None) or {}
+            for holder in (spec, template.get("spec") if isinstance(template, dict) else None):
+                if isinstance(holder, dict):
+                    for key in ("containers", "initContainers"):
+                        found |= {str(one.get("image")) for one in holder.get(key) or ()}
+    return found
 
 
 def _folders_in(value: Obj) -> list[Path]:

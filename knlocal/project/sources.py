@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from knlocal.build.api import Builder, BuildFailure, BuildRequest
 from knlocal.build.builders import Builders
 from knlocal.build.context import Scanner, SourceFile, digest
-from knlocal.build.dockerfile import parse
+from knlocal.build.dockerfile import parse, substituted
 from knlocal.build.ignore import Ignore, from_gitignore, read
 from knlocal.build.recipes import NotASource, Options, Recipe, recognise
 from knlocal.build.snapshots import Snapshots, SourceChanged
@@ -28,6 +28,10 @@ from knlocal.project.settings import Build, Container, Settings
 
 #: Images under this name are never looked up in a registry (Knative's dev.local).
 PREFIX = "dev.local"
+#: On images: the project and the container they were built for.
+BUILT_FOR = "dev.knlocal.built-for"
+#: Images of a container that are kept beside those in use: the next switch of branches needs none.
+KEPT_IMAGES = 3
 #: How often a folder that keeps changing is looked at again before we take what there is.
 TRIES = 20
 
@@ -96,6 +100,8 @@ class Sources:
         self._slots = asyncio.Semaphore(settings.build.parallel)
         self.building = 0
         """How many images are being built, or wait for their turn."""
+        self.has_built = True
+        """Whether there may be images that nobody needs any more."""
         self.debugged: dict[str, str] = {}
         """Language of each service that waits for a debugger."""
 
@@ -248,7 +254,7 @@ class Sources:
         facts = {**self._own_facts(want, recipe), "builder": builder.name}
         for instruction in parse(recipe.dockerfile or ""):
             if instruction.name == "FROM":
-                base = _substituted(instruction.value.split(" ")[0], recipe.args)
+                base = substituted(instruction.value.split(" ")[0], recipe.args)
                 facts[f"base.{base}"] = await builder.image_id(base) or ""
         return facts
 
@@ -277,7 +283,7 @@ class Sources:
             files=recipe.files,
             args={**self.settings.build.args, **recipe.args, **build.args},
             target=build.target or self.settings.build.target,
-            labels={"dev.knlocal.built-for": f"{self.settings.project.name}/{want.name}"},
+            labels={BUILT_FOR: f"{self.settings.project.name}/{want.name}"},
         )
         self.building += 1
         try:
@@ -285,9 +291,24 @@ class Sources:
                 with_what = "" if builder.name == "docker" else f" with {builder.name}"
                 told(want.name, f"building from {recipe.kind}{with_what}")
                 await builder.build(request, lambda line: told(want.name, line))
+                self.has_built = True
                 told(want.name, f"built {image}")
         finally:
             self.building -= 1
+
+    async def collect(self, in_use: Collection[str]) -> None:
+        """Remove the project's older images that no object names."""
+        if self._builders is None or not self.has_built:
+            return
+        self.has_built = False
+        builder, prefix = self._builders.get(), f"{self.settings.project.name}/"
+        kept: dict[str, int] = {}
+        for image in await builder.built(BUILT_FOR):
+            if not image.label.startswith(prefix) or image.name in in_use:
+                continue
+            kept[image.label] = kept.get(image.label, 0) + bool(image.name)
+            if not image.name or kept[image.label] > KEPT_IMAGES:
+                await builder.remove(image.name or image.id)
 
     # -- which image was built from which dependencies -----------------------------------------
 
@@ -311,12 +332,6 @@ class Sources:
             # Newest first; what is older than a few hundred builds is forgotten.
             notes = dict(list({key: image, **notes}.items())[:500])
             self._notes.write_text(json.dumps(notes, indent=1))
-
-
-def _substituted(image: str, args: Mapping[str, str]) -> str:
-    for key, value in args.items():
-        image = image.replace(f"${{{key}}}", value).replace(f"${key}", value)
-    return image
 
 
 __all__ = ["BuildFailure", "Looked", "Sources", "Wanted", "wanted"]

@@ -110,3 +110,24 @@ async def test_a_build_that_became_obsolete_is_given_up(
     with pytest.raises(asyncio.CancelledError):
         await building
     assert await builder.image_id(image) is None
+
+
+async def test_what_was_built_is_found_by_its_label_and_can_be_removed(
+    builder: DockerBuilder, base: str, image: str, tmp_path: Path
+) -> None:
+    label = f"knlocal.test/{uuid.uuid4().hex[:8]}"
+    text = f"FROM {base}\nLABEL x={image}\n"
+    await builder.build(request(tmp_path, image, text, labels={label: "shop/x"}), print)
+    assert [(one.name, one.label) for one in await builder.built(label)] == [(image, "shop/x")]
+    assert await builder.remove(image)
+    assert await builder.built(label) == []
+    assert not await builder.remove(image)
+
+
+async def test_a_base_image_that_cannot_be_had_is_told_with_what_to_try(
+    builder: DockerBuilder, image: str, tmp_path: Path
+) -> None:
+    text = "FROM registry.invalid/no/such:1\n"
+    with pytest.raises(BuildFailure, match=r"base image registry\.invalid/no/such:1") as caught:
+        await builder.build(request(tmp_path, image, text, generated=True), print)
+    assert "KNLOCAL_BASE_IMAGE" in str(caught.value)

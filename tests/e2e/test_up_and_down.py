@@ -147,7 +147,7 @@ def test_a_program_that_does_not_start_is_told_with_its_own_error(local: Knlocal
 
 def test_one_broken_service_does_not_keep_the_others_down(local: Knlocal) -> None:
     local.write('[services.hello]\nsource = "app"\n[services.gone]\nsource = "nowhere"\n')
-    said = local.out("up", "-d")
+    said = local("up", "-d", code=1).stdout
     assert "no such folder: nowhere" in said
     assert local.out("invoke", "hello") == "hello hello-00001\n"
 
@@ -239,6 +239,21 @@ def test_an_internal_port_that_was_asked_for_and_is_taken_names_its_holder(
 def test_a_trigger_that_leads_nowhere_is_told_before_up_returns(local: Knlocal) -> None:
     local.write('[brokers.default]\n[triggers.t]\nsink = "nobody"\n')
     assert "trigger t" in local.out("up", "-d")
+
+
+def test_an_object_that_is_refused_is_told_with_its_line_and_the_exit_code(local: Knlocal) -> None:
+    file = local.folder / "knlocal.toml"
+    file.write_text(file.read_text().replace("[project]", '[project]\nmanifests = "k8s.yaml"'))
+    (local.folder / "k8s.yaml").write_text(
+        "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: refused}\n"
+        "spec:\n  template:\n    spec:\n      containerConcurrency: -1\n"
+        "      containers: [{image: a}]\n"
+    )
+    done = local("up", "-d", code=1)
+    assert "k8s.yaml:7: Service 'refused': " in done.stdout
+    assert re.search(r"hello +http://\S+ +yes", done.stdout)
+    assert "1 problem" in done.stderr
+    assert "hello" in local.out("get")
 
 
 def test_purge_forgets_everything(local: Knlocal) -> None:

@@ -23,8 +23,8 @@ def test_documents_lists_and_anchors_become_objects() -> None:
     found = manifests.parse(text, "x.yaml")
     assert [(m.obj["kind"], m.obj["metadata"]["name"], m.line) for m in found] == [
         ("ConfigMap", "a", 1),
-        ("Secret", "b", 7),
-        ("Secret", "c", 7),
+        ("Secret", "b", 10),
+        ("Secret", "c", 14),
     ]
 
 
@@ -73,6 +73,14 @@ def test_standard_input_folders_and_globs_are_sources(
         ("apiVersion: v1\nkind: A\nmetadata: {}", "metadata.name not set"),
         ("apiVersion: v1\nkind: A\nmetadata: {name: 3}", "write it in quotes"),
         ("a: *nowhere", "undefined alias"),
+        ("a: @x", "x.yaml:1: not valid YAML: a value cannot begin with '@'"),
+        ('a: 1\nb: "x\nc: 2', "x.yaml:2: not valid YAML: a quote that does not end"),
+        ("a: {b\nc: 1", "x.yaml:1: not valid YAML: a bracket that does not end"),
+        ("a:\n  - b\n c: 1", "x.yaml:3: not valid YAML: the indentation does not fit"),
+        ("a: !name", "a value that begins with '!' needs quotes"),
+        ("a: 1\nb: !!int word", "x.yaml:2: not valid YAML: a value is not what its tag says"),
+        ("a: !!timestamp word", "a value is not what its tag says"),
+        ("name: {{ .Values.name }}", "a template, not YAML\n  name: {{"),
         ("\x00", "not valid YAML"),
         ("[" * 5000, "x.yaml:1: not valid YAML: nested too deep"),
         ("{a: " * 100_000, "x.yaml:1: not valid YAML: nested too deep"),
@@ -82,6 +90,27 @@ def test_a_broken_manifest_is_answered_with_file_and_line(text: str, said: str) 
     with pytest.raises(ProjectError) as caught:
         manifests.parse(text, "x.yaml")
     assert said in str(caught.value)
+
+
+def test_a_refusal_points_at_the_field_that_it_is_about() -> None:
+    text = (
+        "# first line\napiVersion: v1\nkind: Service\nmetadata:\n  name: a\n  annotations:\n"
+        "    a.b/c-d: x\nspec:\n  containers:\n  - image: one\n  - image: ${TWO}\n    env: []\n"
+    )
+    [manifest] = manifests.parse(text, "x.yaml")
+
+    def line(what: str) -> int:
+        return manifest.problem(what).line
+
+    assert line("invalid value: spec.containers[1].env") == 12
+    assert line("invalid value: metadata.annotations.a.b/c-d") == 7
+    assert line("invalid value: metadata.annotations[a.b/c-d]") == 7
+    assert line("missing field(s): spec.containers[0].name") == 10
+    assert line("missing field(s): spec.containers[7].name") == 9
+    assert line("no field is named") == 2
+    refused = manifest.problem("invalid value: ${TWO}: spec.containers[1].image")
+    assert "envsubst" in refused.hint
+    assert refused.line == 11
 
 
 def test_a_pattern_that_matches_nothing_is_a_mistake(tmp_path: Path) -> None:
@@ -107,7 +136,7 @@ def test_unknown_kinds_are_named_and_misspelt_ones_corrected() -> None:
     assert check("monitoring.coreos.com/v1", "ServiceMonitor")[0].obj["kind"] == "ServiceMonitor"
     with pytest.raises(ProjectError, match="did you mean 'Service'"):
         check("serving.knative.dev/v1", "Servce")
-    with pytest.raises(ProjectError, match=r"it is in serving\.knative\.dev/v1"):
+    with pytest.raises(ProjectError, match=r"write apiVersion: serving\.knative\.dev/v1"):
         check("serving.knative.dev/v1alpha1", "Service")
     with pytest.raises(ProjectError, match=r"did you mean 'serving\.knative\.dev'"):
         check("serving.knatve.dev/v1", "Service")
