@@ -217,6 +217,7 @@ class Daemon:
         self.internal_port = await self._listen_inside(internal)
         self.certificates = Certificates(self.clock)
         self.tls_port = await self._listen_tls()
+        self.public_door = await self._listen_for_all()
         self.ports = Ports(self.external_port, self.internal_port, self.tls_port or 443)
         self.network = await self._pod_network()
 
@@ -236,6 +237,28 @@ class Daemon:
                 return address.port
         return 0
 
+    async def _listen_for_all(self) -> system.Door:
+        """The door of people at the bridge's address too, where that can be had: what the
+        gateway's Service tells then leads pods and people to the same place."""
+        own = system.Door("127.0.0.1", self.external_port, self.tls_port)
+        if self.internal_host.startswith("127."):
+            return own
+        port = self.external_port
+        if port == self.internal_port:
+            if port != 80:  # URLs name the port, which means the other door there
+                return own
+            port = 0
+        try:
+            here = await self.gateway.listen(self.internal_host, port, "external")
+            if self.tls_port:
+                await self.gateway.listen(
+                    self.internal_host, self.tls_port, "external", ssl=self.certificates.context
+                )
+        except OSError as error:
+            log.info("the gateway is on loopback only: %s", error)
+            return own
+        return system.Door(self.internal_host, here.port, self.tls_port)
+
     async def _listen_inside(self, listen: Listen) -> int:
         """Port 80 if it can be had (URLs then need no port), else the next that can."""
         wanted = self.settings.gateway.internal_port
@@ -254,9 +277,7 @@ class Daemon:
 
     def _build_features(self) -> None:
         """Everything that watches the store and brings the machine in line with it."""
-        system.install(
-            self.store, gateway_port=self.external_port, tls_port=self.tls_port, domain=self.domain
-        )
+        system.install(self.store, self.public_door, self.domain)
         self._down.callback(ParityNotes(self.store).stop)
         self.destinations = Destinations(self.store, self.internal_port)
         self.workloads = Workloads(

@@ -7,7 +7,7 @@ Deployments (behaviour A88), its Services (A89) and the gateway's address (A83).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from knlocal.control.namespaces import SYSTEM_NAMESPACES
 from knlocal.resources import settings
@@ -41,8 +41,16 @@ _SERVICES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 GATEWAYS = (("kourier-system", "kourier"), ("istio-system", "istio-ingressgateway"))
 
 
-def install(store: Store, *, gateway_port: int, domain: str, tls_port: int = 0) -> None:
-    """Make what is missing, and put the gateway's ports right."""
+class Door(NamedTuple):
+    """Where the gateway serves what people may call; `tls_port` 0 when TLS is off."""
+
+    ip: str
+    port: int
+    tls_port: int = 0
+
+
+def install(store: Store, door: Door, domain: str) -> None:
+    """Make what is missing, and put the gateway's address and ports right."""
     for name in (*SYSTEM_NAMESPACES, *(namespace for namespace, _ in GATEWAYS)):
         _ensure(store, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for config_map in settings.default_configmaps():
@@ -56,7 +64,7 @@ def install(store: Store, *, gateway_port: int, domain: str, tls_port: int = 0) 
             _ensure(store, _service(namespace, name, ports))
     _ensure(store, _service("default", "kubernetes", (443,)))
     for namespace, name in GATEWAYS:
-        _put_gateway(store, namespace, name, gateway_port, tls_port)
+        _put_gateway(store, namespace, name, door)
 
 
 def _put_domain(store: Store, domain: str) -> None:
@@ -144,9 +152,9 @@ def _service(namespace: str, name: str, ports: tuple[int, ...]) -> Obj:
     }
 
 
-def _put_gateway(store: Store, namespace: str, name: str, port: int, tls_port: int) -> None:
+def _put_gateway(store: Store, namespace: str, name: str, door: Door) -> None:
     """The gateway's Service: clients ask for port 80 and are told the one it really has."""
-    ports = list(_gateway_ports(port, tls_port))
+    ports = list(_gateway_ports(door.port, door.tls_port))
     service = _ensure(
         store,
         {
@@ -158,7 +166,7 @@ def _put_gateway(store: Store, namespace: str, name: str, port: int, tls_port: i
     )
     key = key_of(service)
     store.modify(key.group_kind, namespace, name, lambda obj: obj["spec"].update(ports=ports))
-    ingress: list[dict[str, Any]] = [{"ip": "127.0.0.1"}]
+    ingress: list[dict[str, Any]] = [{"ip": door.ip}]
     store.set_status(key, {"loadBalancer": {"ingress": ingress}})
 
 
