@@ -37,6 +37,9 @@ WINDOW = 2_000
 CHECKPOINT_EVERY = 1_000
 """Commits after which the log is moved into the database."""
 
+LOG_BYTES = 64 * 1024 * 1024
+"""Bytes of the log above which the event loop waits for the disk, to begin it anew."""
+
 DELETED_TOGETHER = 256
 """Messages that nobody waits for any more, until they are deleted."""
 
@@ -141,6 +144,7 @@ class DurableEngine(Engine):
         database.execute("PRAGMA wal_autocheckpoint = 0")
         database.execute("PRAGMA synchronous = NORMAL")
         database.executescript(_SCHEMA)
+        self._lock(alone=True)
         done = dict(database.execute("SELECT key, count(*) FROM done GROUP BY key"))
         for key, uids in database.execute("SELECT key, uids FROM events ORDER BY key"):
             left = len(uids.split()) - done.get(key, 0)
@@ -278,11 +282,29 @@ class DurableEngine(Engine):
         self._commits += 1
         if self._commits >= CHECKPOINT_EVERY:
             self._start_checkpoint()
+        elif self._checkpoint is not None and not self._checkpoint.is_alive():
+            self._checkpoint = None
+            self._bound_log()
+            self._lock(alone=True)
+
+    def _bound_log(self) -> None:
+        """Begin the log anew when it has become long: under a load that never pauses the other
+        thread never gets to its end, and what is left for this one is little."""
+        if self._path.with_name(f"{self._path.name}-wal").stat().st_size > LOG_BYTES:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _lock(self, *, alone: bool) -> None:
+        """Hold the file's locks from commit to commit, which makes one a quarter cheaper; or take
+        and release them each time, while the other thread uses the file, too."""
+        self._db.execute(f"PRAGMA locking_mode = {'EXCLUSIVE' if alone else 'NORMAL'}").fetchone()
+        # It takes effect with the next access.
+        self._db.execute("SELECT 1 FROM events LIMIT 1").fetchone()
 
     def _start_checkpoint(self) -> None:
         if self._checkpoint is not None and self._checkpoint.is_alive():
             return
         self._commits = 0
+        self._lock(alone=False)
         self._checkpoint = threading.Thread(
             target=_checkpoint, args=(self._path,), name="durable engine checkpoint", daemon=True
         )
