@@ -247,7 +247,7 @@ def test_an_object_that_is_refused_is_told_with_its_line_and_the_exit_code(local
     (local.folder / "k8s.yaml").write_text(
         "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: refused}\n"
         "spec:\n  template:\n    spec:\n      containerConcurrency: -1\n"
-        "      containers: [{image: a}]\n"
+        "      containers: [{image: some}]\n"
     )
     done = local("up", "-d", code=1)
     assert "k8s.yaml:7: Service 'refused': " in done.stdout
