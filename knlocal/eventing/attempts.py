@@ -63,6 +63,8 @@ class Attempts:
             await self._give_up(message, subscription.subscriber, answer)
             return
         reply = self._reply_in(answer)
+        if isinstance(reply, Event) and subscription.observe is not None:
+            subscription.observe(reply)
         if isinstance(reply, Event) and subscription.reply:
             if message.ttl is not None:
                 reply = reply.with_attributes({"knativebrokerttl": message.ttl})

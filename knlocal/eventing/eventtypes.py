@@ -1,4 +1,5 @@
-"""EventTypes: made from what passes a door (behaviours E79, E80), and their one condition (E78)."""
+"""EventTypes: made from what passes a door and what subscribers reply (behaviours E79, E80), and
+their one condition (E78)."""
 
 from __future__ import annotations
 
@@ -33,9 +34,11 @@ class EventTypeRegistrar:
         flags = self._store.configs.get(f"{SYSTEM_NAMESPACE}/config-features") or {}
         return flags.get("eventtype-auto-create", "").strip().lower() == "enabled"
 
-    def observer(self, addressable: Obj) -> Callable[[Event], object] | None:
-        """What a door calls with each event it accepts; None when nothing is to be registered."""
-        reference = controller_of(addressable)
+    def observer(self, referenced: Obj) -> Callable[[Event], object] | None:
+        """What is called with each event that a door accepts, or that the subscriber of a Trigger
+        or Subscription replies with (wherever the reply goes, if anywhere; knative.dev/eventing
+        pkg/kncloudevents). None when nothing is to be registered."""
+        reference = controller_of(referenced)
         owned_by_broker = reference is not None and reference["kind"] == "Broker"
         if not self.enabled or owned_by_broker:
             return None
@@ -48,12 +51,12 @@ class EventTypeRegistrar:
             if len(seen) >= MAX_SEEN:
                 seen.clear()
             seen.add(pair)
-            self._register(event, addressable)
+            self._register(event, referenced)
 
         return observe
 
-    def _register(self, event: Event, addressable: Obj) -> None:
-        metadata = addressable["metadata"]
+    def _register(self, event: Event, referenced: Obj) -> None:
+        metadata = referenced["metadata"]
         name = _name(event, metadata["namespace"], metadata["name"])
         if self._store.find(EVENT_TYPE, metadata["namespace"], name) is not None:
             return
@@ -73,12 +76,12 @@ class EventTypeRegistrar:
             "metadata": {
                 "name": name,
                 "namespace": metadata["namespace"],
-                "ownerReferences": [owner_reference(addressable, controller=False)],
+                "ownerReferences": [owner_reference(referenced, controller=False)],
             },
             "spec": {
                 "reference": {
-                    "apiVersion": addressable["apiVersion"],
-                    "kind": addressable["kind"],
+                    "apiVersion": referenced["apiVersion"],
+                    "kind": referenced["kind"],
                     "namespace": metadata["namespace"],
                     "name": metadata["name"],
                 },
@@ -91,7 +94,7 @@ class EventTypeRegistrar:
         except StatusError as error:
             log.warning(
                 "cannot register the type of event %s (%s): %s",
-                event.id, uid_of(addressable), error,
+                event.id, uid_of(referenced), error,
             )  # fmt: skip
 
 

@@ -130,6 +130,7 @@ class Plane:
             filter=compiled_filter(trigger),
             strict_reply=True,
             parallel=parallelism(trigger),
+            observe=self.event_types.observer(trigger),
         )
 
     # -- channels -----------------------------------------------------------------------------
@@ -199,6 +200,7 @@ class Plane:
             or "",
             policy=policy_of(spec.get("delivery") or spec_of(channel).get("delivery")),
             parallel=parallelism(subscription),
+            observe=self.event_types.observer(subscription),
         )
 
     def _bare(self, entry: dict[str, Any], channel: Obj) -> Subscription:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from knlocal.eventing.delivery import DeliveryPolicy
 from knlocal.eventing.filters import EVERYTHING, Filter, Refusal
-from knlocal.events import has_event
+from knlocal.events import Event, has_event
 from knlocal.journal import Trail
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Subscription:
     """A broker's rule: an answer that is neither empty nor an event is a failure."""
     parallel: int = 1
     """Deliveries at a time; above 1 means that order does not matter."""
+    observe: Callable[[Event], object] | None = None
+    """Called with each event that the subscriber replies with, to register its type."""
     worker: list[Subscriber] = field(default_factory=list)
     """The one at work (set once by the exchange)."""
 

@@ -345,6 +345,41 @@ async def test_event_types_are_registered_when_the_flag_is_on(house: House) -> N
     assert house.condition("EventType", event_type["metadata"]["name"])[0] == "True"
 
 
+async def test_the_type_of_a_reply_is_registered_with_who_got_it_from_its_subscriber(
+    house: House,
+) -> None:
+    """Also when the reply goes nowhere, as here that of the Subscription."""
+    flags = house.store.registry.by_version("v1", "ConfigMap")
+    assert flags is not None
+    house.store.modify(
+        flags.group_kind, "knative-eventing", "config-features",
+        lambda obj: obj["data"].__setitem__("eventtype-auto-create", "enabled"),
+    )  # fmt: skip
+    sink = await house.service("sink")
+    headers = {"ce-specversion": "1.0", "ce-id": "r", "ce-type": "re", "ce-source": "/r"}
+    sink.answer(Reply(200, tuple(headers.items()), b"x"))
+    await house.apply("Broker", "b")
+    await house.apply("InMemoryChannel", "c")
+    wanted = {"filter": {"attributes": {"type": "t"}}}
+    await house.apply("Trigger", "t", {"broker": "b", "subscriber": to("sink"), **wanted})
+    channel = to("c", "InMemoryChannel")["ref"]
+    await house.apply("Subscription", "s", {"channel": channel, "subscriber": to("sink")})
+    await house.post_to("Broker", "b")
+    await house.post_to("InMemoryChannel", "c")
+    await house.settled()
+    found = {
+        (event_type["spec"]["reference"]["apiVersion"], event_type["spec"]["reference"]["kind"])
+        for event_type in house.store.list(GroupKind("eventing.knative.dev", "EventType"))
+        for attribute in event_type["spec"]["attributes"]
+        if attribute.get("value") == "re"
+    }
+    assert found == {
+        ("eventing.knative.dev/v1", "Trigger"),
+        ("eventing.knative.dev/v1", "Broker"),  # which the reply came back to
+        ("messaging.knative.dev/v1", "Subscription"),
+    }
+
+
 async def test_an_event_type_says_whether_its_reference_exists(house: House) -> None:
     attributes = [{"name": name} for name in ("type", "source", "specversion", "id")]
     await house.apply("EventType", "free", {"attributes": attributes})
