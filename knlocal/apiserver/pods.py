@@ -257,8 +257,10 @@ class PodStreams:
         media = negotiation.content_type(request.http.headers)
         eviction, _ = negotiation.decode_body(body, media, "*v1.Eviction")
         pod = self._pod(request)
-        self._check_budgets(pod)
         wishes = delete_wishes(request, eviction.get("deleteOptions") or {})
+        phase = (pod.get("status") or {}).get("phase")
+        if not wishes["options"].dry_run and phase not in ("Pending", "Succeeded", "Failed"):
+            self._spend_budgets(pod)
         self._store.delete(
             POD, request.target.namespace, request.target.name, propagation=wishes["propagation"],
             grace_seconds=wishes["grace"], uid=wishes["uid"],
@@ -270,20 +272,39 @@ class PodStreams:
         }  # fmt: skip
         return negotiation.answer(status, status=201)
 
-    def _check_budgets(self, pod: Obj) -> None:
+    def _spend_budgets(self, pod: Obj) -> None:
+        """Raises TooManyRequests when a budget forbids it; each eviction counts at once, before
+        the budget's controller has seen the pod go."""
         metadata = pod["metadata"]
-        for budget in self._store.list(_BUDGET, metadata.get("namespace")):
-            selector = from_label_selector((budget.get("spec") or {}).get("selector"))
+        chosen = [
+            budget
+            for budget in self._store.list(_BUDGET, metadata.get("namespace"))
+            if from_label_selector((budget.get("spec") or {}).get("selector")).matches(
+                metadata.get("labels")
+            )
+        ]
+        for budget in chosen:
             status = budget.get("status") or {}
-            if selector.matches(metadata.get("labels")) and status.get("disruptionsAllowed") == 0:
-                raise TooManyRequests(
-                    "Cannot evict pod as it would violate the pod's disruption budget.",
-                    causes=[{
-                        "reason": "DisruptionBudget",
-                        "message": f"The disruption budget {budget['metadata']['name']} does not "
-                        "allow evicting pods currently",
-                    }],
-                )  # fmt: skip
+            if status.get("disruptionsAllowed", 0) > 0:
+                continue
+            raise TooManyRequests(
+                "Cannot evict pod as it would violate the pod's disruption budget.",
+                causes=[{
+                    "reason": "DisruptionBudget",
+                    "message": f"The disruption budget {budget['metadata']['name']} needs "
+                    f"{status.get('desiredHealthy', 0)} healthy pods and has "
+                    f"{status.get('currentHealthy', 0)} currently",
+                }],
+            )  # fmt: skip
+        for budget in chosen:
+            self._store.modify(
+                _BUDGET, metadata.get("namespace") or "", budget["metadata"]["name"], _spent,
+                subresource="status",
+            )  # fmt: skip
+
+
+def _spent(budget: Obj) -> None:
+    budget["status"]["disruptionsAllowed"] -= 1
 
 
 class _Session:

@@ -93,7 +93,6 @@ _KINDS: Mapping[GroupKind, str] = {
     GroupKind("", "LimitRange"): f"limits are not imposed; {_KEPT}",
     GroupKind("networking.k8s.io", "NetworkPolicy"): f"every pod reaches every pod; {_KEPT}",
     GroupKind("networking.k8s.io", "Ingress"): f"the gateway serves Knative's routes only; {_KEPT}",
-    GroupKind("policy", "PodDisruptionBudget"): f"nothing is disrupted on purpose; {_KEPT}",
     GroupKind("scheduling.k8s.io", "PriorityClass"): _NO_PRIORITY,
     GroupKind("storage.k8s.io", "StorageClass"): "every claim gets a folder of this machine",
     GroupKind("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): (

@@ -14,6 +14,7 @@ from knlocal.store.store import Store
 from knlocal.workloads.cluster import ClaimController, NodeController
 from knlocal.workloads.cronjobs import CronJobController
 from knlocal.workloads.deployments import DeploymentController
+from knlocal.workloads.disruption import DisruptionController
 from knlocal.workloads.horizontal import HorizontalPodAutoscalerController
 from knlocal.workloads.jobs import JobController
 from knlocal.workloads.kubelet import Kubelet
@@ -70,6 +71,7 @@ class Workloads:
             NodeController(self.kubelet),
             ClaimController(self.kubelet),
             QuotaController(store),
+            DisruptionController(store),
             DeploymentController(store, self.standbys),
             ReplicaSetController(store, self.standbys),
             StatefulSetController(store),

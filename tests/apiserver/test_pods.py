@@ -397,14 +397,22 @@ async def test_eviction_deletes_unless_a_budget_forbids_it(api: Api) -> None:
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "p"}}},
     }  # fmt: skip
     made = api.store.create(budget)
-    api.store.update({**made, "status": {"disruptionsAllowed": 0}}, subresource="status")
+    status = {"disruptionsAllowed": 0, "desiredHealthy": 1, "currentHealthy": 1}
+    api.store.update({**made, "status": status}, subresource="status")
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}}
     status, answer, _ = await api.call("POST", f"{PODS}/p/eviction", eviction)
     assert (status, answer["reason"]) == (429, "TooManyRequests")
-    api.store.delete(GroupKind("policy", "PodDisruptionBudget"), "default", "b")
+    said = answer["details"]["causes"][0]["message"]
+    assert said == "The disruption budget b needs 1 healthy pods and has 1 currently"
+    kind = GroupKind("policy", "PodDisruptionBudget")
+    api.store.modify(
+        kind, "default", "b", lambda obj: obj["status"].update(disruptionsAllowed=1),
+        subresource="status",
+    )  # fmt: skip
     status, answer, _ = await api.call("POST", f"{PODS}/p/eviction", eviction)
     assert (status, answer["status"]) == (201, "Success")
     assert api.store.get(POD, "default", "p")["metadata"]["deletionTimestamp"]
+    assert api.store.get(kind, "default", "b")["status"]["disruptionsAllowed"] == 0
 
 
 @needs_kubectl
