@@ -8,6 +8,8 @@ that resourceVersion in which only MODIFIED events count).
 from __future__ import annotations
 
 import copy
+import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -70,16 +72,41 @@ class Kn:
             return self.wait_for_service(called)
         raise AssertionError("conflicts without end")
 
+    def service_replace(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`kn service create --force` of a Service that exists."""
+        path = f"{SERVING}/services/{body['metadata']['name']}"
+        self.cluster.get(path)
+        for attempt in range(5):
+            got = self.cluster.get(path)
+            stamp(body, tagged=True)
+            kept = ("serving.knative.dev/creator", "serving.knative.dev/lastModifier")
+            annotations = {name: got["metadata"]["annotations"][name] for name in kept}
+            body["metadata"] |= {
+                "annotations": annotations, "creationTimestamp": None,
+                "resourceVersion": got["metadata"]["resourceVersion"],
+            }  # fmt: skip
+            status, answer = self.cluster.request("PUT", path, {**body, "status": {}})
+            if status != 409:
+                assert status == 200, answer
+                return self.wait_for_service(body["metadata"]["name"])
+            time.sleep(0.02 * 1.5**attempt)
+        raise AssertionError("conflicts without end")
+
     def service_apply(self, body: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The Service, and whether kn would say that it changed."""
         path = f"{SERVING}/services/{body['metadata']['name']}"
         status, current = self.cluster.request("GET", path)
+        modified = copy.deepcopy(body)
+        annotations = modified["metadata"].setdefault("annotations", {})
+        annotations[LAST_APPLIED] = json.dumps(body)
         if status == 404:
-            made = copy.deepcopy(body)
-            made["metadata"].setdefault("annotations", {})[LAST_APPLIED] = "{}"
-            self.cluster.must("POST", f"{SERVING}/services", made)
+            self.cluster.must("POST", f"{SERVING}/services", modified)
             return self.wait_for_service(body["metadata"]["name"]), True
-        patch = {"spec": {"template": body["spec"]["template"]}}
+        original = current["metadata"].get("annotations", {}).get(LAST_APPLIED)
+        current.pop("status")
+        patch = three_way(json.loads(original) if original else {}, modified, current)
+        if not patch:
+            return self.cluster.get(path), False
         answer = self.cluster.must("PATCH", path, patch, "application/merge-patch+json")
         changed = answer["metadata"]["generation"] != answer["status"]["observedGeneration"]
         if changed:
@@ -161,6 +188,81 @@ class Kn:
             assert revision["metadata"]["creationTimestamp"]
         assert got["status"]["address"]["url"]
         return [target["percent"] for target in got["status"]["traffic"]]
+
+    def service_list(self) -> dict[str, list[str]]:
+        """The columns of `kn service list`, by name."""
+        rows = {}
+        for item in self.listed(f"{SERVING}/services"):
+            status = item["status"]
+            rows[item["metadata"]["name"]] = [
+                status["url"], status["latestReadyRevisionName"], counted(item),
+                condition(item)["status"],
+            ]  # fmt: skip
+        return rows
+
+    def service_delete_all(self, chosen: str) -> None:
+        """`kn service delete --all`, among those whose name begins so."""
+        for item in self.listed(f"{SERVING}/services"):
+            if item["metadata"]["name"].startswith(chosen):
+                self.service_delete(item["metadata"]["name"], wait=True)
+
+    def revision_describe(self, called: str) -> dict[str, str]:
+        """What `kn revision describe -v` prints beside labels and annotations."""
+        got = self.cluster.get(f"{SERVING}/revisions/{called}")
+        labels, status = got["metadata"]["labels"], got["status"]
+        container = next(
+            c for c in got["spec"]["containers"]
+            if c.get("ports") or len(got["spec"]["containers"]) == 1
+        )  # fmt: skip
+        (digest,) = re.findall(
+            r"sha256:([0-9a-f]{64})", status["containerStatuses"][0]["imageDigest"]
+        )
+        service = self.cluster.get(f"{SERVING}/services/{labels['serving.knative.dev/service']}")
+        traffic = [t for t in service["status"]["traffic"] if t["revisionName"] == called]
+        image = got["metadata"]["annotations"].get("client.knative.dev/user-image")
+        described(got)
+        return {
+            "Image": f"{image or container['image']} {digest[:6]}",
+            "Replicas": f"{status['actualReplicas']}/{status['desiredReplicas']}",
+            "Env": ",".join(f"{e['name']}={e['value']}" for e in container.get("env", [])),
+            "Generation": labels["serving.knative.dev/configurationGeneration"],
+            "Latest": str(called == service["status"]["latestReadyRevisionName"]),
+            "Traffic": str(sum(t["percent"] for t in traffic)),
+            "Tags": ",".join(t["tag"] for t in traffic if t.get("tag")),
+        }
+
+    def route_list(self) -> dict[str, list[str]]:
+        return {
+            item["metadata"]["name"]: [item["status"]["url"], condition(item)["status"]]
+            for item in self.listed(f"{SERVING}/routes")
+        }
+
+    def route_describe(self, called: str) -> dict[str, Any]:
+        got = self.cluster.get(f"{SERVING}/routes/{called}")
+        described(got)
+        assert got["metadata"]["labels"]["serving.knative.dev/service"] == called
+        return {
+            "URL": got["status"]["url"],
+            "Targets": [
+                (t["percent"], t["revisionName"], t.get("tag", ""), t.get("url", ""))
+                for t in got["status"]["traffic"]
+            ],
+        }
+
+    def listed(self, path: str) -> list[dict[str, Any]]:
+        """A list, as every `list` command and every completion of a name reads it."""
+        got = self.cluster.get(path)
+        assert got["kind"].endswith("List")
+        assert got["metadata"]["resourceVersion"]
+        for item in got["items"]:
+            assert item["metadata"]["creationTimestamp"], "kn would print an age of 2,000 years"
+        return got["items"]  # type: ignore[no-any-return]
+
+    def describe(self, path: str) -> dict[str, Any]:
+        """`describe` of a kind without a view of its own here."""
+        got = self.cluster.get(path)
+        described(got)
+        return got  # type: ignore[no-any-return]
 
     def revisions_of(self, called: str) -> list[dict[str, Any]]:
         query = f"labelSelector=serving.knative.dev%2Fservice%3D{called}"
@@ -314,6 +416,35 @@ def observed(obj: dict[str, Any]) -> bool:
 
 def is_done(obj: dict[str, Any]) -> bool:
     return observed(obj) and condition(obj).get("status") == "True"
+
+
+def described(obj: dict[str, Any]) -> None:
+    """Metadata and conditions, as every `describe` prints them."""
+    assert obj["metadata"]["namespace"]
+    assert obj["metadata"]["creationTimestamp"]
+    for found in obj["status"]["conditions"]:
+        assert found["status"] in ("True", "False", "Unknown")
+        assert found["lastTransitionTime"], "its age is shown"
+        if found["status"] == "False":
+            assert found["reason"]
+
+
+def counted(obj: dict[str, Any]) -> str:
+    """The column CONDITIONS: `3 OK / 3`."""
+    found = obj["status"]["conditions"]
+    return f"{sum(c['status'] == 'True' for c in found)} OK / {len(found)}"
+
+
+def three_way(original: Any, modified: Any, current: Any) -> dict[str, Any]:
+    """k8s.io/apimachinery jsonmergepatch: what is new or other, and null for what was let go."""
+    patch: dict[str, Any] = {}
+    for key, value in modified.items():
+        if isinstance(value, dict) and isinstance(current.get(key), dict):
+            if below := three_way(original.get(key) or {}, value, current[key]):
+                patch[key] = below
+        elif value != current.get(key):
+            patch[key] = value
+    return patch | {key: None for key in original if key not in modified and key in current}
 
 
 def stamp(body: dict[str, Any], *, tagged: bool = False) -> None:

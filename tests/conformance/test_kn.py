@@ -56,6 +56,71 @@ def test_service_apply_says_whether_anything_changed(kn: Kn) -> None:
     assert got["status"]["latestReadyRevisionName"] == f"{called}-00002"
 
 
+def test_apply_lets_go_of_what_left_the_flags_and_keeps_what_others_set(
+    kn: Kn, cluster: Cluster
+) -> None:
+    called = name("letgo")
+    kn.service_apply(service(called, env={"TARGET": "a"}, annotations={"example.com/a": "1"}))
+    kn.update(
+        f"{SERVING}/services/{called}",
+        lambda it: it["metadata"].setdefault("labels", {}).update(owner="me"),
+    )
+    got, changed = kn.service_apply(service(called, env={"TARGET": "a"}))
+    assert changed
+    assert "annotations" not in got["spec"]["template"].get("metadata", {})
+    assert got["metadata"]["labels"]["owner"] == "me"
+
+
+def test_create_by_force_replaces_all_of_a_service(kn: Kn, cluster: Cluster) -> None:
+    called = name("force")
+    kn.service_create(service(called, env={"TARGET": "old"}, spec={"timeoutSeconds": 20}))
+    got = kn.service_replace(service(called, env={"TARGET": "new"}))
+    template = got["spec"]["template"]["spec"]
+    assert template["timeoutSeconds"] == 300
+    assert cluster.call(got["status"]["url"]).text == "Hello new!\n"
+    assert got["metadata"]["annotations"]["serving.knative.dev/creator"] == "kubernetes-admin"
+
+
+def test_lists_and_descriptions_have_every_column(kn: Kn, cluster: Cluster) -> None:
+    called = name("columns")
+    kn.service_create(service(called, env={"TARGET": "kn"}))
+    kn.service_traffic(
+        called,
+        [{"revisionName": f"{called}-00001", "percent": 0, "tag": "stable",
+          "latestRevision": False},
+         {"latestRevision": True, "percent": 100, "tag": "newest"}],
+    )  # fmt: skip
+    url = cluster.get(f"{SERVING}/services/{called}")["status"]["url"]
+    assert kn.service_list()[called] == [url, f"{called}-00001", "3 OK / 3", "True"]
+    assert kn.route_list()[called] == [url, "True"]
+    targets = kn.route_describe(called)["Targets"]
+    assert [t[:3] for t in targets] == [
+        (0, f"{called}-00001", "stable"), (100, f"{called}-00001", "newest"),
+    ]  # fmt: skip
+    assert targets[0][3] == url.replace("//", "//stable-")
+    shown = kn.revision_describe(f"{called}-00001")
+    assert shown | {"Image": "", "Replicas": ""} == {
+        "Image": "", "Replicas": "", "Env": "TARGET=kn", "Generation": "1", "Latest": "True",
+        "Traffic": "100", "Tags": "stable,newest",
+    }  # fmt: skip
+    assert shown["Image"].startswith(IMAGE)
+    kn.service_delete_all(called)
+    assert called not in kn.service_list()
+
+
+def test_everything_can_be_listed_for_completion(kn: Kn) -> None:
+    beta = f"/apis/eventing.knative.dev/v1beta2/namespaces/{NAMESPACE}"
+    sources = f"/apis/sources.knative.dev/v1/namespaces/{NAMESPACE}"
+    for path in (
+        f"{SERVING}/services", f"{SERVING}/revisions", f"{SERVING}/routes", DOMAINS,
+        f"{EVENTING}/brokers", f"{EVENTING}/triggers", f"{beta}/eventtypes",
+        f"{MESSAGING}/channels", f"{MESSAGING}/subscriptions",
+        f"{sources}/pingsources", f"{sources}/apiserversources", f"{sources}/sinkbindings",
+        f"{sources}/containersources", "/apis/serving.knative.dev/v1/services",
+    ):  # fmt: skip
+        kn.listed(path)
+
+
 def test_traffic_tags_prune_and_revision_delete(kn: Kn) -> None:
     called = name("traffic")
     kn.service_create(service(called, env={"TARGET": "one"}))
@@ -163,6 +228,7 @@ def test_domain_create_update_and_delete(kn: Kn, cluster: Cluster, hello: dict[s
         lambda: cluster.get(f"{DOMAINS}/{domain}")["status"]["url"].startswith(f"https://{domain}"),
         lambda: cluster.get(f"{DOMAINS}/{domain}"),
     )
+    assert kn.describe(f"{DOMAINS}/{domain}")["spec"]["ref"]["kind"] == "Service"
     kn.delete(DOMAINS, domain)
 
 
@@ -181,6 +247,8 @@ def test_broker_trigger_and_eventtype(kn: Kn, cluster: Cluster, hello: dict[str,
                "subscriber": sink})  # fmt: skip
     trigger = cluster.ready(f"{EVENTING}/triggers/{called}")
     assert trigger["status"]["subscriberUri"] == hello["status"]["address"]["url"]
+    assert kn.describe(f"{EVENTING}/triggers/{called}")["spec"]["broker"] == called
+    assert kn.describe(f"{EVENTING}/brokers/{called}")["status"]["address"]["url"]
     kn.update(f"{EVENTING}/triggers/{called}", lambda it: it["spec"].update(filter={}))
     other = kn.create(EVENTING, "Broker", "eventing.knative.dev/v1", f"{called}-odd", {},
                       annotations={"eventing.knative.dev/broker.class": "Strange"})  # fmt: skip
@@ -219,6 +287,8 @@ def test_channel_and_subscription(kn: Kn, cluster: Cluster, hello: dict[str, Any
     ref = {"apiVersion": version, "kind": "Channel", "name": called}
     kn.create(MESSAGING, "Subscription", version, called, {"channel": ref, "subscriber": sink})
     cluster.ready(f"{MESSAGING}/subscriptions/{called}")
+    assert kn.describe(f"{MESSAGING}/channels/{called}")["status"]["address"]["url"]
+    assert kn.describe(f"{MESSAGING}/subscriptions/{called}")["spec"]["subscriber"] == sink
     assert "InMemoryChannel" in kn.channel_types()
 
 
