@@ -14,13 +14,17 @@ from knlocal.control.events import EventRecorder
 from knlocal.resources.base import (
     Key,
     Obj,
+    annotations_of,
     copy,
     is_deleting,
+    key_of,
     labels_of,
     spec_of,
     status_of,
 )
 from knlocal.resources.names import child_name
+from knlocal.resources.serving import keys
+from knlocal.resources.settings import HPA
 from knlocal.serving.activator.registry import pod_is_ready
 from knlocal.serving.autoscaling.scale_bounds import first_replicas
 from knlocal.serving.children import NotOwned, ensure
@@ -258,9 +262,10 @@ class RevisionController(Controller):
             ensure(self.store, self.recorder, revision, image)
 
     def _pod_autoscaler(self, revision: Obj, status: Obj, conditions: Conditions) -> None:
-        autoscaler = ensure(
-            self.store, self.recorder, revision, make_pod_autoscaler(revision, conditions)
-        )
+        wanted = make_pod_autoscaler(revision, conditions)
+        existing = self.store.find_key(key_of(wanted))
+        _default_class(wanted, existing, self._config.autoscaler.pod_autoscaler_class)
+        autoscaler = ensure(self.store, self.recorder, revision, wanted)
         take_autoscaler_status(autoscaler, status, conditions)
 
     # -- who must be looked at again ----------------------------------------------------------
@@ -293,6 +298,18 @@ def make_pod_autoscaler(revision: Obj, conditions: Conditions) -> Obj:
             "reachability": _reachability(revision, conditions),
         },
     }
+
+
+def _default_class(wanted: Obj, existing: Obj | None, class_: str) -> None:
+    """Who scales and by what, written out; what was chosen once stays
+    (pkg/apis/autoscaling/v1alpha1/podautoscaler_defaults.go)."""
+    annotations = wanted["metadata"]["annotations"]
+    chosen = keys.CLASS.value(annotations)
+    if chosen is None:
+        chosen = keys.CLASS.value(annotations_of(existing or {})) or class_
+        annotations[keys.CLASS.key] = chosen
+    if keys.METRIC.value(annotations) is None:
+        annotations[keys.METRIC.key] = "cpu" if chosen == HPA else "concurrency"
 
 
 def take_autoscaler_status(autoscaler: Obj, status: Obj, conditions: Conditions) -> None:

@@ -263,6 +263,22 @@ async def test_annotations_reach_the_horizontal_pod_autoscaler(
     assert {field: found[field] for field in spec} == spec
 
 
+async def test_the_class_is_written_down_when_a_revision_is_made(world: World) -> None:
+    await world.apply(service())
+    world.configure("config-autoscaler", pod_autoscaler_class="hpa.autoscaling.knative.dev")
+    await world.apply(service("later"))
+    prefix = "autoscaling.knative.dev"
+    for name, expected in (("hello", ("kpa", "concurrency")), ("later", ("hpa", "cpu"))):
+        annotations = world.autoscaler(f"{name}-00001")["metadata"]["annotations"]
+        class_, metric = expected
+        assert annotations[f"{prefix}/class"] == f"{class_}.{prefix}"
+        assert annotations[f"{prefix}/metric"] == metric
+        serverless = world.store.get(SERVERLESS_SERVICE, "default", f"{name}-00001")
+        assert f"{prefix}/metric" not in serverless["metadata"]["annotations"]
+    await world.clock.advance(100)
+    assert (world.replicas(), world.replicas("later-00001")) == (0, 1)
+
+
 async def test_the_metric_of_a_revision_tells_its_windows(world: World) -> None:
     await world.apply(service(annotations={"autoscaling.knative.dev/window": "30s"}))
     metric = world.store.get(METRIC, "default", "hello-00001")

@@ -363,6 +363,8 @@ class PodAutoscalerController(Controller):
         return self._ensure_serverless(autoscaler, "Proxy" if proxy else "Serve", activators)
 
     def _ensure_serverless(self, autoscaler: Obj, mode: str, activators: int) -> Obj:
+        metadata = child_metadata(autoscaler)
+        metadata["annotations"].pop(keys.METRIC.key, None)
         return ensure(
             self.store,
             self.recorder,
@@ -370,7 +372,7 @@ class PodAutoscalerController(Controller):
             {
                 "apiVersion": "networking.internal.knative.dev/v1alpha1",
                 "kind": "ServerlessService",
-                "metadata": child_metadata(autoscaler),
+                "metadata": metadata,
                 "spec": {
                     "mode": mode,
                     "objectRef": spec_of(autoscaler)["scaleTargetRef"],
