@@ -85,13 +85,10 @@ class Journal:
         max_trails: int = 20_000,
         max_bytes: int = 64 * 1024 * 1024,
         max_saved: int = 100_000,
-        max_requests: int = 2_000,
         save_batch: int = 200,
     ) -> None:
         self.clock = clock
         self.unsaved = 0
-        #: The latest requests through the gateway (any objects its hook hands over).
-        self.requests: deque[Any] = deque(maxlen=max_requests)
         self._max_trails = max_trails
         self._max_bytes = max_bytes
         self._save_batch = save_batch
@@ -148,10 +145,6 @@ class Journal:
             self._keep(trail)
         for listener in self._listeners:
             listener(trail, step)
-
-    def request(self, record: Any) -> None:
-        """The gateway's hook: a request was answered."""
-        self.requests.append(record)
 
     # -- reading ------------------------------------------------------------------------------
 

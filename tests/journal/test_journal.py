@@ -302,10 +302,3 @@ def test_a_file_that_is_no_recording_is_told_with_the_line(tmp_path: Path, line:
     path.write_text('{"specversion":"1.0","id":"1","type":"t","source":"/s"}\n' + line)
     with pytest.raises(RecordingError, match="line 2"):
         read_recording(path)
-
-
-async def test_requests_are_kept_within_bounds(clock: VirtualClock) -> None:
-    journal = Journal(clock, max_requests=3)
-    for n in range(5):
-        journal.request(n)
-    assert list(journal.requests) == [2, 3, 4]
