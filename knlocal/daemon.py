@@ -191,7 +191,7 @@ class Daemon:
         self.pool = Pool(self.clock)
         self.client = HttpClient(self.routes, self.clock, self.pool)
         self.journal = Journal(self.clock, self.home.journal)
-        self.gateway = Gateway(self.routes, self.clock, self.journal.requests.append)
+        self.gateway = Gateway(self.routes, self.clock)
         self._down.push_async_callback(self.journal.stop)
         self._down.push_async_callback(self.client.close)
         self._down.push_async_callback(self.gateway.close)
