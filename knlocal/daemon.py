@@ -70,6 +70,7 @@ from knlocal.store.watch import WatchEvent
 from knlocal.workloads.feature import Workloads
 from knlocal.workloads.podplan import InCluster, PodNetwork
 from knlocal.workloads.tokens import TokenRequest
+from knlocal.workloads.volumes import remove_all_volumes
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +138,12 @@ class Daemon:
 
     async def shutdown(self) -> None:
         """Stop, and remove every container that ran for the project. The objects stay."""
-        self._leave_nothing = True
+        self.leave_nothing()
         await self.stop()
+
+    def leave_nothing(self) -> None:
+        """From now on, stopping removes containers: also when the start is cut short."""
+        self._leave_nothing = True
 
     async def settled(self) -> None:
         """Return when nobody has work in hand (what waits for a later moment does not count)."""
@@ -369,8 +374,8 @@ class Daemon:
         self._down.callback(self.garbage.stop)
         self.serving.start()
         await self.eventing.start()
-        await self.manager.start()
         self._down.push_async_callback(self._stop_features)
+        await self.manager.start()
         build = self.settings.build
         self._builders = Builders(build.builder or "docker", build.parallel)
         self._down.push_async_callback(self._builders.close)
@@ -498,11 +503,15 @@ def project_id(settings: Settings) -> str:
 
 
 async def remove_left_over(settings: Settings) -> int:
-    """Remove what a daemon that was killed has left running. Returns how many pods that were."""
+    """Remove what a daemon that was killed has left running. Returns how many pods that were.
+    Raises RuntimeFailure when the engine on which they run does not answer."""
     home = Home(settings.state_dir)
+    wanted = settings.project.runtime
+    if killed := home.last_card():
+        wanted = "docker" if killed.runtime == "docker" else "process"
     with home.hold():
         runtime, _ = await choose(
-            settings.project.runtime,
+            wanted,
             project=project_id(settings),
             clock=SystemClock(),
             state_dir=home.folder,
@@ -510,6 +519,7 @@ async def remove_left_over(settings: Settings) -> int:
         try:
             found = await runtime.pods()
             await asyncio.gather(*(runtime.remove(pod.id, GRACE) for pod in found))
+            await asyncio.to_thread(remove_all_volumes, home.volumes)
         finally:
             await runtime.close()
     return len(found)

@@ -6,8 +6,10 @@ Everything a daemon needs to remember is here, and nothing here is meant for ver
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +24,10 @@ WRITABLE = (
     "make the project folder writable, or set state_dir under [project] in knlocal.toml to a "
     "folder that is"
 )
+
+
+#: Seconds for which others may hold the lock only to see whether it is held.
+_LOOKERS_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +99,12 @@ class Home:
         """Be the one daemon of this project. ProjectError names the one that already is."""
         self.make()
         with self._opened_lock() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ProjectError(self._already_running()) from None
+            if not _locked(file):
+                raise ProjectError(self._already_running())
+            self.card.unlink(missing_ok=True)  # of one that was killed: its pid may be another's
+            with suppress(OSError):  # a full disk takes no pid, and that is no reason to stop
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), b"%d" % os.getpid())
             try:
                 yield
             finally:
@@ -111,8 +119,8 @@ class Home:
             ) from None
 
     def _already_running(self) -> Problem:
-        card = self.read_card()
-        who = f" (pid {card.pid})" if card else ""
+        pid = self.holder()
+        who = f" (pid {pid})" if pid else ""
         return Problem(
             str(self.folder.parent),
             f"this project is already up{who}",
@@ -130,6 +138,16 @@ class Home:
             return True
         return False
 
+    def holder(self) -> int | None:
+        """The pid of the daemon that runs on this project, from the moment it starts."""
+        if not self.is_held():
+            return None
+        try:
+            return int(self.lock.read_bytes())
+        except (OSError, ValueError):
+            card = self.read_card()
+            return card.pid if card else None
+
     # -- the card -----------------------------------------------------------------------------
 
     def write_card(self, card: Card) -> None:
@@ -140,12 +158,30 @@ class Home:
 
     def read_card(self) -> Card | None:
         """What the running daemon says of itself; None when none runs."""
+        card = self.last_card()
+        return card if card is not None and psutil.pid_exists(card.pid) else None
+
+    def last_card(self) -> Card | None:
+        """The card that lies there, be it of a daemon that runs or of one that was killed."""
         try:
             data: dict[str, Any] = orjson.loads(self.card.read_bytes())
-            card = Card(**data)
+            return Card(**data)
         except (OSError, ValueError, TypeError):
             return None
-        return card if psutil.pid_exists(card.pid) else None
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Take the lock. Somebody who only looks (`is_held`) is waited for."""
+    until = time.monotonic() + _LOOKERS_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,8 @@ class ProcessRuntime(Runtime):
         try:
             shutil.rmtree(held.run_folder, ignore_errors=True)
             held.run_folder.mkdir(parents=True, mode=0o700)
+            # First, so that whoever comes after a kill looks for what may just be starting.
+            self._save(pod)
             bell = self._bell(pod, held)
             await bell.launch(launch)
         except BaseException as failed:

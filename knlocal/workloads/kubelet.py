@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import shutil
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from knlocal.workloads.podstatus import is_terminal
 from knlocal.workloads.podworker import PodWorker
 from knlocal.workloads.terms import CLAIM, CONFIG_MAP, NODE_NAME, POD, SECRET
 from knlocal.workloads.tokens import LocalIssuer, TokenIssuer
+from knlocal.workloads.volumes import remove_all_volumes, remove_volumes
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Kubelet(Controller):
         for pod in self.store.list(POD):
             if not is_terminal(pod):
                 self._forget(pod)
-        await asyncio.to_thread(_remove_folder, self.node.root / "pods")
+        await asyncio.to_thread(remove_all_volumes, self.node.root)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         self.poke(key)
@@ -268,7 +268,7 @@ class Kubelet(Controller):
             await self.node.runtime.remove(state.id)
         except RuntimeFailure as error:
             log.warning("cannot remove pod %s: %s", state.id.name, error)
-        await asyncio.to_thread(_remove_folder, self.node.root / "pods" / state.id.uid)
+        await asyncio.to_thread(remove_volumes, self.node.root / "pods" / state.id.uid)
 
     async def _remove_left_folders(self, owned: set[str]) -> None:
         """Volumes of pods that went while nobody could remove them."""
@@ -276,7 +276,7 @@ class Kubelet(Controller):
         found = list(folders.iterdir()) if folders.is_dir() else []
         for folder in found:
             if folder.name not in owned and folder.name not in self.workers:
-                await asyncio.to_thread(_remove_folder, folder)
+                await asyncio.to_thread(remove_volumes, folder)
 
     async def _follow_events(self) -> None:
         while True:
@@ -371,7 +371,3 @@ class Kubelet(Controller):
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("kubelet: %s", error, exc_info=error)
-
-
-def _remove_folder(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -64,7 +64,7 @@ class PodVolumes:
         self._issue_token = issue_token
         self._now = now
         self.folder = root / "pods" / uid_of(pod)
-        self._memory = _SHARED_MEMORY / f"knlocal-{uid_of(pod)}"
+        self._memory = _memory_of(uid_of(pod))
         self._places: dict[str, Place] = {}
         #: When the earliest token must be written anew.
         self.refresh_at: datetime | None = None
@@ -92,8 +92,7 @@ class PodVolumes:
 
     def tear_down(self) -> None:
         """Remove everything that goes with the pod. May take a while: call it in a thread."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(self._memory, ignore_errors=True)
+        remove_volumes(self.folder)
 
     # -- one volume -----------------------------------------------------------------------------
 
@@ -186,6 +185,7 @@ class PodVolumes:
             # One container's tmpfs cannot be shared, and would not survive its restart.
             shared = os.access(_SHARED_MEMORY, os.W_OK)
             folder = (self._memory if shared else self.folder / "volumes") / name
+            self.folder.mkdir(parents=True, exist_ok=True)  # says that there is memory to clear
         else:
             return Place(None, size_limit=limit)
         open_folder(folder)
@@ -258,6 +258,24 @@ class PodVolumes:
         else:
             open_folder(copy)
         return copy
+
+
+def remove_volumes(folder: Path) -> None:
+    """Remove a pod's folder, and the memory that goes with it. May take a while."""
+    shutil.rmtree(_memory_of(folder.name), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_all_volumes(root: Path) -> None:
+    """Of every pod that ever ran under `root`: for when none is left. Claims stay."""
+    folders = root / "pods"
+    for folder in list(folders.iterdir()) if folders.is_dir() else ():
+        remove_volumes(folder)
+    shutil.rmtree(folders, ignore_errors=True)
+
+
+def _memory_of(uid: str) -> Path:
+    return _SHARED_MEMORY / f"knlocal-{uid}"
 
 
 def claim_folder(root: Path, claim: Obj) -> Path:

@@ -44,7 +44,7 @@ def test_ctrl_c_ends_everything_and_piped_output_has_no_colours(knlocal: Knlocal
     said += process.communicate(timeout=DEADLINE)[0]
     assert process.returncode == 0
     assert "\x1b[" not in said
-    assert "hello       ready at http://" in said
+    assert re.search(r"hello +ready at http://", said)
     assert knlocal.left() == []
 
 
@@ -100,6 +100,27 @@ def test_what_a_killed_daemon_left_behind_goes_with_down(knlocal: Knlocal) -> No
     assert knlocal.left()
     assert "left-over" in knlocal.out("down")
     assert knlocal.left() == []
+
+
+def test_ctrl_c_in_the_middle_of_the_start_leaves_nothing(knlocal: Knlocal) -> None:
+    knlocal("up", "-d")
+    knlocal.kill()
+    assert knlocal.left()  # for the next daemon to find
+    process = subprocess.Popen(knlocal.command("up"), stdout=subprocess.PIPE, env=knlocal.env())
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert knlocal.left() == []
+
+
+def test_a_project_that_is_still_starting_can_be_taken_down(local: Knlocal) -> None:
+    process = subprocess.Popen(local.command("up"), stdout=subprocess.PIPE, env=local.env())
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert "is down" in local.out("down")
+    process.communicate(timeout=DEADLINE)
+    assert local.left() == []
 
 
 def test_code_that_changed_while_the_project_was_down_is_a_new_revision(knlocal: Knlocal) -> None:

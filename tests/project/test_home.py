@@ -1,9 +1,11 @@
 """One daemon per project, and ports that say who holds them."""
 
+import fcntl
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,3 +107,31 @@ async def test_the_usual_port_gives_way_to_the_next_free_one(free_port: Callable
 
 def test_a_port_that_nobody_holds_has_no_known_holder(free_port: Callable[[], int]) -> None:
     assert holder_of(free_port()) == "another process"
+
+
+def test_who_holds_a_project_is_known_from_the_start(project: Path) -> None:
+    home = Home(project / ".knlocal")
+    assert home.holder() is None
+    with home.hold():
+        assert home.read_card() is None
+        assert home.holder() == os.getpid()
+    assert home.holder() is None
+
+
+def test_the_card_of_a_killed_daemon_is_not_taken_for_the_next_ones(project: Path) -> None:
+    home = Home(project / ".knlocal")
+    home.make()
+    home.write_card(CARD)  # its pid is another program's by now
+    assert home.last_card() == CARD
+    with home.hold():
+        assert home.read_card() is None
+
+
+def test_a_look_at_the_lock_keeps_no_daemon_from_starting(project: Path) -> None:
+    home = Home(project / ".knlocal")
+    home.make()
+    with home.lock.open("ab") as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        threading.Timer(0.02, looker.close).start()
+        with home.hold():
+            pass

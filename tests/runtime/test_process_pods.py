@@ -17,6 +17,7 @@ import pytest
 
 from knlocal.runtime.api import ContainerPlan, ImageMissing, Mount, Runtime, RuntimeFailure
 from knlocal.runtime.process import unsimulated
+from knlocal.runtime.process_state import HeldPod
 from tests.runtime.conftest import (
     House,
     eventually,
@@ -139,6 +140,33 @@ async def test_a_state_file_cut_short_does_no_harm(house: House) -> None:
     assert await second.pods() == []
     await eventually(lambda: not _runs(pid))
     assert not path.parent.exists()
+
+
+async def test_a_start_that_a_kill_cut_short_is_found(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon dies after it started a program and before it noted which."""
+    first = await house.open()
+    plan = pod_of(house.python(WAIT))
+    await first.prepare(plan)
+    path = house.folder / "processes" / plan.id.uid / "pod.json"
+    noted: list[str] = []
+    save = HeldPod.save
+
+    def note(pod: HeldPod, ports: dict[int, int]) -> None:
+        save(pod, ports)
+        noted.append(path.read_text())
+
+    monkeypatch.setattr(HeldPod, "save", note)
+    await first.start_container(plan, "user")
+    monkeypatch.undo()
+    pid = json.loads(noted[-1])["containers"]["user"]["pid"]
+    await first.close()
+    path.write_text(noted[0])
+    second = await house.open()
+    await until_state(second, plan.id, "running")
+    await second.remove(plan.id)
+    await eventually(lambda: not _runs(pid))
 
 
 async def test_a_shim_that_was_killed_takes_its_process_along(house: House) -> None:

@@ -21,7 +21,7 @@ from knlocal.workloads.expansion import expand, expand_all
 from knlocal.workloads.payload import PayloadFile, read_payload, write_payload
 from knlocal.workloads.podplan import Ground, PodNetwork, plan_pod
 from knlocal.workloads.tokens import LocalIssuer
-from knlocal.workloads.volumes import PodVolumes, references
+from knlocal.workloads.volumes import PodVolumes, references, remove_all_volumes
 from tests.workloads.conftest import Cluster, state
 
 FACTS = PodFacts(ip="10.0.0.9", host_ip="10.0.0.1")
@@ -244,6 +244,18 @@ def test_memory_with_a_limit_is_a_tmpfs_of_its_one_container(store: Store, tmp_p
     [mount] = found.volumes.mounts(obj, obj["spec"]["containers"][0], {})
     assert mount.tmpfs
     assert mount.size_limit == 100_000_000
+
+
+def test_nothing_of_any_pod_is_left_after_a_daemon_that_was_killed(
+    store: Store, tmp_path: Path
+) -> None:
+    volumes = {"name": "v", "emptyDir": {"medium": "Memory"}}
+    found = room(store, tmp_path, volumes)
+    memory = found.path("v")
+    assert memory.is_dir()
+    remove_all_volumes(tmp_path)
+    assert not memory.exists()
+    assert not (tmp_path / "pods").exists()
 
 
 def test_a_claim_outlives_the_pod(store: Store, tmp_path: Path) -> None:
