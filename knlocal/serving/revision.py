@@ -14,17 +14,13 @@ from knlocal.control.events import EventRecorder
 from knlocal.resources.base import (
     Key,
     Obj,
-    annotations_of,
     copy,
     is_deleting,
-    key_of,
     labels_of,
     spec_of,
     status_of,
 )
 from knlocal.resources.names import child_name
-from knlocal.resources.serving import keys
-from knlocal.resources.settings import HPA
 from knlocal.serving.activator.registry import pod_is_ready
 from knlocal.serving.autoscaling.scale_bounds import first_replicas
 from knlocal.serving.children import NotOwned, ensure
@@ -39,19 +35,20 @@ from knlocal.serving.kinds import (
     QUEUE_PROXY,
     REVISION,
     REVISION_LABEL,
-    ROUTING_STATE_LABEL,
+)
+from knlocal.serving.revision_scaling import (
+    CONDITIONS,
+    make_pod_autoscaler,
+    take_autoscaler_status,
 )
 from knlocal.serving.template import (
     child_annotations,
     child_labels,
     deployment_name,
     make_deployment,
-    serving_container,
-    user_protocol,
 )
 from knlocal.store.store import Store
 
-CONDITIONS = ("ResourcesAvailable", "ContainerHealthy")
 #: Images whose digest could not be found are asked for again with this growing pause.
 _RESOLVE_AGAIN = (1.0, 30.0)
 
@@ -262,9 +259,10 @@ class RevisionController(Controller):
             ensure(self.store, self.recorder, revision, image)
 
     def _pod_autoscaler(self, revision: Obj, status: Obj, conditions: Conditions) -> None:
-        wanted = make_pod_autoscaler(revision, conditions)
-        existing = self.store.find_key(key_of(wanted))
-        _default_class(wanted, existing, self._config.autoscaler.pod_autoscaler_class)
+        metadata = revision["metadata"]
+        existing = self.store.find(POD_AUTOSCALER, metadata["namespace"], metadata["name"])
+        class_ = self._config.autoscaler.pod_autoscaler_class
+        wanted = make_pod_autoscaler(revision, conditions, existing, class_)
         autoscaler = ensure(self.store, self.recorder, revision, wanted)
         take_autoscaler_status(autoscaler, status, conditions)
 
@@ -273,89 +271,6 @@ class RevisionController(Controller):
     def _of_config(self, config: Obj) -> Iterable[Key]:
         names = ("config-observability", "config-deployment", "config-autoscaler", "knlocal-config")
         return self.all_keys() if is_config(config, *names) else ()
-
-
-def make_pod_autoscaler(revision: Obj, conditions: Conditions) -> Obj:
-    """The PodAutoscaler of a revision; its annotations are the revision's own (B-D2)."""
-    metadata, spec = revision["metadata"], spec_of(revision)
-    return {
-        "apiVersion": "autoscaling.internal.knative.dev/v1alpha1",
-        "kind": "PodAutoscaler",
-        "metadata": {
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "labels": child_labels(revision),
-            "annotations": child_annotations(revision),
-        },
-        "spec": {
-            "containerConcurrency": int(spec.get("containerConcurrency") or 0),
-            "scaleTargetRef": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "name": deployment_name(revision),
-            },
-            "protocolType": user_protocol(serving_container(spec)),
-            "reachability": _reachability(revision, conditions),
-        },
-    }
-
-
-def _default_class(wanted: Obj, existing: Obj | None, class_: str) -> None:
-    """Who scales and by what, written out; what was chosen once stays
-    (pkg/apis/autoscaling/v1alpha1/podautoscaler_defaults.go)."""
-    annotations = wanted["metadata"]["annotations"]
-    chosen = keys.CLASS.value(annotations)
-    if chosen is None:
-        chosen = keys.CLASS.value(annotations_of(existing or {})) or class_
-        annotations[keys.CLASS.key] = chosen
-    if keys.METRIC.value(annotations) is None:
-        annotations[keys.METRIC.key] = "cpu" if chosen == HPA else "concurrency"
-
-
-def take_autoscaler_status(autoscaler: Obj, status: Obj, conditions: Conditions) -> None:
-    """What the PodAutoscaler knows about the revision (PropagateAutoscalerStatus)."""
-    about = status_of(autoscaler)
-    for shown, field in (("actualReplicas", "actualScale"), ("desiredReplicas", "desiredScale")):
-        scale = about.get(field)
-        if scale is not None and scale >= 0:
-            status[shown] = scale
-        else:
-            status.pop(shown, None)
-    ready = find_condition(autoscaler)
-    if ready is None:
-        conditions.unknown("Active", "Deploying")
-        return
-    initialized = (find_condition(autoscaler, "ScaleTargetInitialized") or {}).get("status")
-    unavailable = (conditions.get("ResourcesAvailable") or {}).get("status") == "False"
-    if ready["status"] == "True" or (initialized == "True" and not unavailable):
-        # Once initialized, a crash at a later start is no reason to call the revision broken.
-        conditions.true("ResourcesAvailable")
-        conditions.true("ContainerHealthy")
-    elif (
-        ready["status"] == "False"
-        and ready.get("reason") == "TimedOut"  # NoTraffic is just idle (initial scale 0)
-        and initialized != "True"
-        and not unavailable
-        and about.get("serviceName")
-    ):
-        conditions.false(
-            "ResourcesAvailable", "ProgressDeadlineExceeded", "Initial scale was never achieved"
-        )
-    conditions.follow("Active", ready)
-
-
-def _reachability(revision: Obj, conditions: Conditions) -> str:
-    """Whether requests may come; a broken revision counts as unreachable so that it lets its pods
-    go (resources/pa.go)."""
-    for condition in CONDITIONS:
-        if (conditions.get(condition) or {}).get("status") == "False":
-            return "Unreachable"
-    match labels_of(revision).get(ROUTING_STATE_LABEL):
-        case "active":
-            return "Reachable"
-        case "reserve":
-            return "Unreachable"
-    return "Unknown"
 
 
 def _has_digests(revision: Obj, status: Obj) -> bool:
