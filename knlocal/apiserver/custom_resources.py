@@ -216,9 +216,18 @@ def _kind(spec: Obj, version: Obj) -> Kind:
         columns=tuple(_column(item) for item in version.get("additionalPrinterColumns") or ()),
         has_status="status" in subresources,
         has_scale="scale" in subresources,
+        scale_paths=_scale_paths(subresources.get("scale") or {}),
         default=_defaulter(schema),
         validate=validator_of(schema),
     )  # fmt: skip
+
+
+def _scale_paths(scale: Obj) -> tuple[str, str, str]:
+    return (
+        scale.get("specReplicasPath") or ".spec.replicas",
+        scale.get("statusReplicasPath") or ".status.replicas",
+        scale.get("labelSelectorPath") or "",
+    )
 
 
 def _object_schema(schema: Obj) -> Obj:

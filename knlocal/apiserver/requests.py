@@ -9,13 +9,12 @@ from typing import Any
 from aiohttp import web
 
 from knlocal.apiserver.users import User
-from knlocal.resources.base import GroupKind
+from knlocal.resources.base import GroupKind, Obj
 from knlocal.resources.core.events import CORE_EVENT, EVENTS_V1
 from knlocal.resources.kinds import Kind
-from knlocal.resources.status import BadRequest, Invalid
+from knlocal.resources.status import BadRequest, Invalid, NotFound
 from knlocal.store.store import WriteOptions
 
-#: Connections that carry streams keep their own verbs in RBAC: exec and attach are `create`.
 #: Kinds that are another face of a stored kind.
 _KEPT_AS = {EVENTS_V1.group_kind: CORE_EVENT}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -173,6 +172,15 @@ class ApiRequest:
         """The field manager: as asked for, else the program's name from its User-Agent."""
         agent = self.http.headers.get("User-Agent", "").partition("/")[0]
         return (self.query.text("fieldManager") or agent or "unknown")[:128]
+
+
+class NoSuchSubresource(NotFound):
+    """Names no object: clients tell from the empty details that the whole thing is not there."""
+
+    usual = "the server could not find the requested resource"
+
+    def to_status(self) -> Obj:
+        return {**super().to_status(), "details": {}}
 
 
 def _unsupported(name: str, value: object, known: str) -> str:

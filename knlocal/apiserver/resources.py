@@ -14,17 +14,22 @@ from knlocal.apiserver.metrics import Metrics
 from knlocal.apiserver.pods import PodAccess, PodStreams
 from knlocal.apiserver.proxy import Proxies
 from knlocal.apiserver.rbac import Authorizer
-from knlocal.apiserver.requests import ApiRequest, Query, Target, parse_path
+from knlocal.apiserver.requests import (
+    ApiRequest,
+    NoSuchSubresource,
+    Query,
+    Target,
+    parse_path,
+)
 from knlocal.apiserver.reviews import Reviews
 from knlocal.apiserver.scale import Scales
 from knlocal.apiserver.tokens import Tokens
 from knlocal.apiserver.users import User
 from knlocal.apiserver.writing import Writer
 from knlocal.control.rbac import Attributes
-from knlocal.resources.base import Obj
 from knlocal.resources.core.events import EVENTS_V1
 from knlocal.resources.kinds import Kind, KindRegistry
-from knlocal.resources.status import MethodNotAllowed, NotFound
+from knlocal.resources.status import MethodNotAllowed
 from knlocal.store.store import NAMESPACE, Store
 
 Handler = Callable[[ApiRequest], Awaitable[web.StreamResponse]]
@@ -149,15 +154,6 @@ class ResourceRoutes:
         )  # fmt: skip
         await self._store.durable()
         return self._reader.show(call, stored)
-
-
-class NoSuchSubresource(NotFound):
-    """Names no object: clients tell from the empty details that the whole thing is not there."""
-
-    usual = "the server could not find the requested resource"
-
-    def to_status(self) -> Obj:
-        return {**super().to_status(), "details": {}}
 
 
 #: Why a subresource that people ask for is missing, and what to try.

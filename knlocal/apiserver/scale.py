@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 from aiohttp import web
 
@@ -9,14 +11,14 @@ from knlocal.apiserver import negotiation
 from knlocal.apiserver.negotiation import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from knlocal.apiserver.patches.json_patch import apply_json_patch
 from knlocal.apiserver.patches.merge_patch import apply_merge_patch
-from knlocal.apiserver.requests import ApiRequest
+from knlocal.apiserver.requests import ApiRequest, NoSuchSubresource
 from knlocal.resources.base import Obj, copy
 from knlocal.resources.core.cells import selector_text
+from knlocal.resources.kinds import Kind
 from knlocal.resources.status import (
     BadRequest,
     Invalid,
     MethodNotAllowed,
-    NotFound,
     UnsupportedMediaType,
 )
 from knlocal.store.store import Store
@@ -32,16 +34,16 @@ class Scales:
 
     async def handle(self, request: ApiRequest) -> web.StreamResponse:
         if not request.kind.has_scale:
-            raise NotFound("the server could not find the requested resource")
+            raise NoSuchSubresource(NoSuchSubresource.usual)
         target = request.target
         obj = self._store.get(request.kind.group_kind, target.namespace, target.name)
         match request.http.method:
             case "GET":
-                return negotiation.answer(_scale(obj))
+                return negotiation.answer(_scale(obj, request.kind))
             case "PUT":
                 scale = await self._sent(request)
             case "PATCH":
-                scale = await self._patched(request, _scale(obj))
+                scale = await self._patched(request, _scale(obj, request.kind))
             case _:
                 raise MethodNotAllowed(
                     "the server does not allow this method on the requested resource"
@@ -86,27 +88,45 @@ class Scales:
                 ],
             )  # fmt: skip
         changed = copy(obj)
-        changed.setdefault("spec", {})["replicas"] = replicas
+        _put(changed, request.kind.scale_paths[0], replicas)
         sent = scale.get("metadata") or {}
         for field in ("resourceVersion", "uid"):
             if sent.get(field):
                 changed["metadata"][field] = sent[field]
         stored = self._store.update(changed, request.write_options())
         await self._store.durable()
-        return negotiation.answer(_scale(stored), warnings=request.warnings)
+        return negotiation.answer(_scale(stored, request.kind), warnings=request.warnings)
 
 
-def _scale(obj: Obj) -> Obj:
-    metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+def _scale(obj: Obj, kind: Kind) -> Obj:
+    metadata = obj["metadata"]
+    wanted, present, labels = kind.scale_paths
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    selector = spec.get("selector")
+    if labels:
+        selector = str(_at(obj, labels) or "")
+    else:
+        chosen = _at(obj, ".spec.selector")
+        selector = selector_text(chosen) if chosen and not isinstance(chosen, str) else ""
     return {
         "kind": "Scale",
         "apiVersion": _VERSION,
         "metadata": {name: metadata[name] for name in kept if name in metadata},
-        "spec": {"replicas": spec.get("replicas", 0)},
+        "spec": {"replicas": _at(obj, wanted) or 0},
         "status": {
-            "replicas": status.get("replicas", 0),
-            **({"selector": selector_text(selector)} if selector else {}),
+            "replicas": _at(obj, present) or 0,
+            **({"selector": selector} if selector else {}),
         },
     }
+
+
+def _at(obj: Any, path: str) -> Any:
+    for name in path.strip(".").split("."):
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    return obj
+
+
+def _put(obj: Obj, path: str, value: Any) -> None:
+    *above, last = path.strip(".").split(".")
+    for name in above:
+        obj = obj.setdefault(name, {})
+    obj[last] = value

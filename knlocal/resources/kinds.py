@@ -88,6 +88,9 @@ class Kind:
     )  # fmt: skip
     has_status: bool = True
     has_scale: bool = False
+    #: Where the desired and the present number of replicas are, and the selector as text; without
+    #: the last, `spec.selector` is a label selector. JSONPaths of plain names (`.spec.replicas`).
+    scale_paths: tuple[str, str, str] = (".spec.replicas", ".status.replicas", "")
     #: True for kinds that Knative installs as CRDs: no strategic merge patch, listed as CRDs.
     is_custom: bool = True
     storage: bool = True

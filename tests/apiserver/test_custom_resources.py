@@ -111,6 +111,27 @@ async def test_status_is_a_subresource_of_its_own(api: Api) -> None:
     assert answer["metadata"]["generation"] == 1
 
 
+async def test_scale_reads_and_writes_where_the_crd_says(api: Api) -> None:
+    body = crd()
+    version = body["spec"]["versions"][0]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["pool"] = {
+        "type": "object", "properties": {"size": {"type": "integer"}, "labels": {"type": "string"}}
+    }  # fmt: skip
+    version["subresources"]["scale"] = {
+        "specReplicasPath": ".spec.pool.size", "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".spec.pool.labels",
+    }  # fmt: skip
+    await api.call("POST", CRDS, body)
+    await api.call("POST", TABS, tab(pool={"size": 2, "labels": "a=b"}))
+    _, scale, _ = await api.call("GET", f"{TABS}/mine/scale")
+    assert (scale["spec"], scale["status"]) == ({"replicas": 2}, {"replicas": 0, "selector": "a=b"})
+    scale["spec"]["replicas"] = 5
+    await api.call("PUT", f"{TABS}/mine/scale", scale)
+    _, stored, _ = await api.call("GET", f"{TABS}/mine")
+    assert stored["spec"]["pool"] == {"size": 5, "labels": "a=b"}
+
+
 async def test_a_changed_crd_serves_its_new_versions(api: Api) -> None:
     _, made, _ = await api.call("POST", CRDS, crd())
     await api.call("POST", TABS, tab())
