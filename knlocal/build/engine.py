@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from typing import IO, Any
 from urllib.parse import quote
 
 import aiohttp
-import docker.auth
-from docker.utils import kwargs_from_env
 
 #: Seconds: to connect and for a question; and for silence in the middle of a build.
 QUICK, SILENCE = 15.0, 900.0
@@ -109,7 +108,11 @@ class Engine:
 
 
 def _connector() -> tuple[aiohttp.BaseConnector, str]:
-    settings = kwargs_from_env()
+    settings: Mapping[str, Any] = {}
+    if os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CERT_PATH"):
+        from docker.utils import kwargs_from_env  # slow to import
+
+        settings = kwargs_from_env()
     url = str(settings.get("base_url") or "unix:///var/run/docker.sock")
     scheme, _, place = url.partition("://")
     if scheme in ("unix", "http+unix"):
@@ -131,7 +134,9 @@ def _connector() -> tuple[aiohttp.BaseConnector, str]:
 def _registry_logins() -> dict[str, str]:
     """The user's registry logins: a private base image needs them."""
     try:
-        config: Any = docker.auth.load_config()
+        from docker import auth  # slow to import
+
+        config: Any = auth.load_config()
         found = config.get_all_credentials()
     except Exception:  # a broken Docker configuration must not stop a build from public images
         return {}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from jsonata import Jsonata
-from jsonata.jexception import JException
+
+if TYPE_CHECKING:
+    from jsonata import Jsonata
 
 TIMEOUT_MS = 5_000
 """Milliseconds that one evaluation may take."""
@@ -53,6 +54,8 @@ class Expression:
 
 
 def _compile(text: str) -> Jsonata:
+    from jsonata import Jsonata  # slow to import, and few need it
+
     try:
         return Jsonata(text)
     except Exception as error:  # the library lets Python's own through, too
@@ -60,6 +63,8 @@ def _compile(text: str) -> Jsonata:
 
 
 def _said(error: Exception) -> str:
+    from jsonata.jexception import JException
+
     if not isinstance(error, JException):
         return f"{type(error).__name__}: {error}"
     location = getattr(error, "location", -1)

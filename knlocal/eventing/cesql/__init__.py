@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from knlocal.eventing.cesql.compiler import Attributes, Evaluator, compile_node
+from knlocal.eventing.cesql.errors import ParseError
 from knlocal.eventing.cesql.nodes import attribute_names
-from knlocal.eventing.cesql.parser import ParseError, parse
 from knlocal.eventing.cesql.values import CesqlError, Value
 
 __all__ = ["CesqlError", "Evaluation", "Expression", "ParseError", "Value", "compile_expression"]
@@ -50,5 +50,7 @@ class Expression:
 @lru_cache(maxsize=4096)
 def compile_expression(text: str) -> Expression:
     """`text` ready to run; ParseError, with the position, when it is no CESQL."""
+    from knlocal.eventing.cesql.parser import parse  # its library is slow to import
+
     node = parse(text)
     return Expression(text, compile_node(node), attribute_names(node))

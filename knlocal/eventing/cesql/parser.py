@@ -8,25 +8,12 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from knlocal.eventing.cesql import nodes
-from knlocal.eventing.cesql.values import INTEGER_MAX, INTEGER_MIN, CesqlError
+from knlocal.eventing.cesql.errors import ParseError
+from knlocal.eventing.cesql.values import INTEGER_MAX, INTEGER_MIN
 
 MAX_LENGTH = 32_768
 MAX_DEPTH = 200
 """Nesting above this is refused, so that no expression exhausts the stack."""
-
-
-class ParseError(CesqlError):
-    """The expression is no CESQL. `position` is the offset in characters, from 0."""
-
-    kind = "parse"
-
-    def __init__(self, problem: str, text: str, position: int) -> None:
-        before = text[:position]
-        self.position = position
-        self.line = before.count("\n") + 1
-        self.column = position - (before.rfind("\n") + 1) + 1
-        self.problem = problem
-        super().__init__(f"parse error at line {self.line}, column {self.column}: {problem}")
 
 
 def parse(text: str) -> nodes.Node:
