@@ -72,12 +72,14 @@ class Product:
         return f"{service}.default.localhost"
 
     def containers(self, service: str = "", *, all: bool = True) -> list[dict[str, str]]:
-        """The project's containers in Docker (without sandboxes): name and state."""
-        labels = [f'{{{{.Label "dev.knlocal.{name}"}}}}' for name in ("project", "pod")]
+        """The project's containers in Docker (without sandboxes): name and state, pod, and which
+        Deployment it was started ahead for ("" for most)."""
+        names = ("dev.knlocal.project", "knlocal.dev/spare-for", "dev.knlocal.pod")
+        labels = [f'{{{{.Label "{name}"}}}}' for name in names]
         form = "\t".join(("{{.Names}}", "{{.State}}", *labels))
         command = ["docker", "ps", "--no-trunc", "--filter", "label=dev.knlocal.role=container"]
         shown = _out(*command, "--format", form, *(["-a"] if all else []))
-        keys = ("name", "state", "project", "pod")
+        keys = ("name", "state", "project", "held", "pod")
         found = [dict(zip(keys, line.split("\t"), strict=True)) for line in shown.splitlines()]
         return [
             one for one in found
