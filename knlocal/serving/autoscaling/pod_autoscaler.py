@@ -43,8 +43,14 @@ from knlocal.serving.autoscaling.kpa import (
 from knlocal.serving.autoscaling.metric import ensure_metric
 from knlocal.serving.autoscaling.scale_bounds import (
     initial_scale,
-    ready_threshold,
     scale_bounds,
+)
+from knlocal.serving.autoscaling.scale_status import (
+    UNKNOWN,
+    Scale,
+    active_is,
+    show_scale,
+    show_service,
 )
 from knlocal.serving.children import NotOwned, child_metadata, ensure
 from knlocal.serving.config import Config, is_config
@@ -65,7 +71,6 @@ TICK_SECONDS = 2.0
 SECOND_LOOK_SECONDS = 0.1
 #: How much longer than its progress deadline a revision may take to activate (behaviour D21).
 ACTIVATION_BUFFER = 30.0
-UNKNOWN = -1
 CONDITIONS = ("Active", "ScaleTargetInitialized", "SKSReady")
 
 
@@ -202,11 +207,12 @@ class PodAutoscalerController(Controller):
         except NotOwned as foreign:
             conditions.false("SKSReady", "NotOwned", str(foreign))
         else:
-            self._show_service(serverless, status, conditions)
-        self._show_scale(autoscaler, status, conditions, want, ready)
+            show_service(serverless, status, conditions)
+        scale = Scale(want, ready)
+        show_scale(autoscaler, status, conditions, scale, self._config.autoscaler)
         self._write(autoscaler, status, conditions)
         replicas = spec_of(deployment).get("replicas", 1) if deployment else 0
-        if want > 0 or replicas > 0 or (want == UNKNOWN and not _is(conditions, "False")):
+        if want > 0 or replicas > 0 or (want == UNKNOWN and not active_is(conditions, "False")):
             self._watch(scaling)
         else:
             self._ticking.pop(place, None)
@@ -231,7 +237,7 @@ class PodAutoscalerController(Controller):
         except NotOwned as foreign:
             conditions.false("Active", "NotOwned", str(foreign))
         else:
-            self._show_service(serverless, status, conditions)
+            show_service(serverless, status, conditions)
             if conditions.is_true("SKSReady"):
                 conditions.true("ScaleTargetInitialized")
             status["desiredScale"] = int(status_of(scaled).get("desiredReplicas") or 0)
@@ -274,7 +280,7 @@ class PodAutoscalerController(Controller):
         """The scale, within bounds and the rules for the last pod, applied to the Deployment."""
         config = self._config.autoscaler
         desired = scaling.desired
-        if desired < 0 and not _is(conditions, "Unknown"):
+        if desired < 0 and not active_is(conditions, "Unknown"):
             return desired
         least, most = scale_bounds(autoscaler, config)
         initialized = conditions.is_true("ScaleTargetInitialized")
@@ -303,12 +309,12 @@ class PodAutoscalerController(Controller):
         if not config.enable_scale_to_zero:
             return 1, True
         since = self._since(find_condition(autoscaler, "Active"))
-        if _is(conditions, "Unknown"):
+        if active_is(conditions, "Unknown"):
             deadline = spec_of(deployment or {}).get("progressDeadlineSeconds", 600)
             if since >= deadline + ACTIVATION_BUFFER:
                 return 0, True
             return UNKNOWN, False
-        if _is(conditions, "True"):
+        if active_is(conditions, "True"):
             if since >= scaling.decider.spec.stable_window:
                 return 0, False  # marks it inactive; the pod goes at one of the next looks
             return 1, True
@@ -355,7 +361,7 @@ class PodAutoscalerController(Controller):
         ready: int,
     ) -> Obj:
         excess = scaling.decision.excess_burst_capacity if scaling.decision else 0
-        inactive = want == UNKNOWN and _is(conditions, "False")
+        inactive = want == UNKNOWN and active_is(conditions, "False")
         proxy = want == 0 or excess < 0 or inactive
         scaling.backend.throttler.proxying = proxy or not scaling.backend.throttler.pods
         existing = self.store.find(SERVERLESS_SERVICE, scaling.key.namespace, scaling.key.name)
@@ -382,56 +388,8 @@ class PodAutoscalerController(Controller):
             },
         )
 
-    def _show_service(self, serverless: Obj, status: Obj, conditions: Conditions) -> None:
-        about = status_of(serverless)
-        status["metricsServiceName"] = about.get("privateServiceName", "")
-        status["serviceName"] = about.get("serviceName", "")
-        ready = find_condition(serverless)
-        if ready is not None and ready["status"] == "True":
-            conditions.true("SKSReady")
-        else:
-            conditions.unknown("SKSReady", "NotReady", (ready or {}).get("message", ""))
-
-    def _show_scale(
-        self, autoscaler: Obj, status: Obj, conditions: Conditions, want: int, ready: int
-    ) -> None:
-        if want != UNKNOWN or "desiredScale" not in status:
-            # Knative shows -1 until something was measured; clients do better with the last wish.
-            status["desiredScale"] = want
-        status["actualScale"] = ready
-        least = ready_threshold(
-            autoscaler,
-            self._config.autoscaler,
-            initialized=conditions.is_true("ScaleTargetInitialized"),
-        )
-        if ready >= least and status["serviceName"]:
-            conditions.true("ScaleTargetInitialized")
-        if want == 0 or least == 0:
-            if _is(conditions, "Unknown") and least > 0:
-                conditions.false("Active", "TimedOut", "The target could not be activated.")
-            elif not (_is(conditions, "False") and want == 0 and _timed_out(conditions)):
-                conditions.false("Active", "NoTraffic", "The target is not receiving traffic.")
-        elif ready < least:
-            if want > 0 or not _is(conditions, "False"):
-                conditions.unknown(
-                    "Active",
-                    "Queued",
-                    "Requests to the target are being buffered as resources are provisioned.",
-                )
-        elif want > 0 or not _is(conditions, "False"):
-            conditions.true("Active")
-
     def _of_config(self, config: Obj) -> Iterable[Key]:
         return self.all_keys() if is_config(config, "config-autoscaler") else ()
-
-
-def _is(conditions: Conditions, truth: str) -> bool:
-    """Whether the condition Active is True (active), False (inactive), Unknown (activating)."""
-    return (conditions.get("Active") or {}).get("status") == truth
-
-
-def _timed_out(conditions: Conditions) -> bool:
-    return (conditions.get("Active") or {}).get("reason") == "TimedOut"
 
 
 def _windows(spec: DeciderSpec) -> tuple[float, float, str]:
