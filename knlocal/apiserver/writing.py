@@ -119,9 +119,11 @@ class Writer:
         self, request: ApiRequest, obj: Obj, old: Obj | None, options: ApiWriteOptions
     ) -> None:
         """Knative's kinds get their defaults from webhooks, whose work nobody owns: so ownership
-        is settled before. Kubernetes' own defaults belong to the writer, as the hook sees it."""
-        if request.kind.is_custom and not request.target.subresource:
-            track(request.kind, obj, old, options, self._store.clock.now())
+        is settled before. Kubernetes' own defaults belong to the writer, as the hook sees it. A
+        status is not defaulted at all."""
+        subresource = request.target.subresource
+        if subresource == "status" or (request.kind.is_custom and not subresource):
+            track(request.kind, obj, old, options, self._store.clock.now(), subresource)
             options.tracked = True
 
     async def _answer(self, request: ApiRequest, obj: Obj, status: int) -> web.Response:

@@ -292,6 +292,8 @@ class Store:
         self._check_preconditions(kind, obj, current)
         if subresource:
             new = {**current, "metadata": dict(current["metadata"])}
+            if managed := obj["metadata"].get("managedFields"):  # who writes it owns what it sets
+                new["metadata"]["managedFields"] = managed
             new[subresource] = obj.get(subresource)
             if new[subresource] is None:
                 del new[subresource]

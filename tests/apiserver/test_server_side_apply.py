@@ -178,3 +178,35 @@ async def test_kubectl_reports_conflicts_and_forces(api: Api) -> None:
     await api.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
     shown = await api.kubectl("get", "deploy", "web", "-o", "jsonpath={.spec.replicas}")
     assert shown == "2"
+
+
+async def test_who_writes_a_status_owns_its_fields_there(api: Api) -> None:
+    path = "/apis/serving.knative.dev/v1/namespaces/default/services/hello"
+    api.store.create(knative_service())
+
+    async def patch(manager: str, url: str) -> dict[str, Any]:
+        _, answer, _ = await api.call(
+            "PATCH", f"{path}/status?fieldManager={manager}", {"status": {"url": url}},
+            media="application/merge-patch+json",
+        )  # fmt: skip
+        found: dict[str, Any] = answer
+        return found
+
+    answer = await patch("one", "http://a")
+    [entry] = answer["metadata"]["managedFields"]
+    assert (entry["manager"], entry["operation"], entry["subresource"]) == (
+        "one", "Update", "status",
+    )  # fmt: skip
+    assert entry["fieldsV1"] == {"f:status": {"f:url": {}}}
+    answer = await patch("two", "http://b")
+    assert managers(answer) == {("two", "Update")}
+    wanted = {
+        "apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "hello"},
+        "status": {"url": "http://c"},
+    }  # fmt: skip
+    status, answer = await apply(api, f"{path}/status", wanted, "three")
+    assert (status, answer["reason"]) == (409, "Conflict")
+    assert 'conflict with "two" with subresource "status"' in answer["message"]
+    status, answer = await apply(api, f"{path}/status", wanted, "three", force=True)
+    assert (status, answer["status"]["url"]) == (200, "http://c")
+    assert managers(answer) == {("three", "Apply")}

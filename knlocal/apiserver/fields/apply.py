@@ -46,15 +46,13 @@ class ServerSideApply:
         else:
             merged = merge(live, configuration, kind.schema)
             changed = self._changed(request, live, merged)
-            if not on_status:
-                tolerated = self._last_applied(request, live)
-                self._settle(changed & wanted, others, force, tolerated)
+            tolerated = set() if on_status else self._last_applied(request, live)
+            self._settle(changed & wanted, others, force, tolerated)
             merged = self._let_go(request, merged, own.paths - wanted, wanted, others)
             # Who applies says nothing about versions unless they wrote one.
             version = (configuration.get("metadata") or {}).get("resourceVersion")
             merged["metadata"]["resourceVersion"] = version or live["metadata"]["resourceVersion"]
-        if not on_status:
-            self._record(merged, live, own, wanted, others)
+        self._record(merged, live, own, wanted, others)
         return merged
 
     def _own_entry(self, request: ApiRequest, entries: list[Entry]) -> Entry:

@@ -106,24 +106,33 @@ def tracking_hook(clock: Clock) -> AdmissionHook:
     return hook
 
 
-def track(kind: Kind, obj: Obj, old: Obj | None, options: ApiWriteOptions, now: datetime) -> None:
-    """Put the `managedFields` of a write into `obj`, which replaces `old`."""
+def track(
+    kind: Kind,
+    obj: Obj,
+    old: Obj | None,
+    options: ApiWriteOptions,
+    now: datetime,
+    subresource: str = "",
+) -> None:
+    """Put the `managedFields` of a write into `obj`, which replaces `old` (with `subresource`
+    "status": whose status does)."""
+    on_status = subresource == "status"
     metadata = obj["metadata"]
     given = metadata.get("managedFields")
     if old is not None and given is None:
         given = old["metadata"].get("managedFields")
     entries = read_entries(given)
-    before = owned_leaves(old, kind) if old is not None else {}
-    after = owned_leaves(obj, kind)
+    before = owned_leaves(old, kind, status=on_status) if old is not None else {}
+    after = owned_leaves(obj, kind, status=on_status)
     changed = {path for path, value in after.items() if _differs(before, path, value)}
     gone = before.keys() - after.keys()
     if not changed and not gone:
         _put(metadata, given if entries else None)
         return
-    identity = (options.manager, "Update", options.api_version, "")
+    identity = (options.manager, "Update", options.api_version, subresource)
     own = next((entry for entry in entries if entry.identity == identity), None)
     if own is None and changed:
-        own = Entry(options.manager, "Update", options.api_version, "", "", set())
+        own = Entry(options.manager, "Update", options.api_version, "", subresource, set())
         entries.append(own)
     for entry in entries:
         entry.paths -= gone
