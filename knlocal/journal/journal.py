@@ -11,8 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from knlocal.clock import Clock
 from knlocal.events import Event
 from knlocal.journal.disk import JournalFile, Row
@@ -289,6 +287,6 @@ class Journal:
         for seq in list(islice(self._changed, self._save_batch)):
             trail = self._changed.pop(seq)
             trail.saved = len(trail.steps)
-            body = orjson.dumps(trail.to_json())
+            body = trail.to_bytes()
             rows.append(Row(seq, trail.at.timestamp(), trail.event.id, body))
         return rows

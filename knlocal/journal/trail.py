@@ -125,14 +125,27 @@ class Trail:
 
     def to_json(self) -> dict[str, Any]:
         """The trail as JSON data, complete."""
+        shown = self._shown()
+        return self._around(shown, orjson.loads(to_json(shown)))
+
+    def to_bytes(self) -> bytes:
+        """The same as a JSON document."""
+        shown = self._shown()
+        return orjson.dumps(self._around(shown, orjson.Fragment(to_json(shown))))
+
+    def _shown(self) -> Event:
+        event = self.event
+        large = event.data is not None and len(event.data) > DATA_SHOWN
+        return Event(event.attributes, None, event.mode) if large else event
+
+    def _around(self, shown: Event, rendered: Any) -> dict[str, Any]:
         event = self.event
         data = event.data or b""
-        shown = event if len(data) <= DATA_SHOWN else Event(event.attributes, None, event.mode)
         return {
             "seq": self.seq,
             "time": rfc3339(self.at),
             "door": {**self.door._asdict(), "label": str(self.door)},
-            "event": orjson.loads(to_json(shown)),
+            "event": rendered,
             "mode": event.mode,
             "dataBytes": len(data),
             **({"dataOmitted": True} if shown is not event else {}),

@@ -1,4 +1,4 @@
-"""The built-in functions of CESQL (sections 3.5.1, 3.5.2 and the casts of 3.7)."""
+"""The built-in functions of CESQL (sections 3.5.1, 3.5.2 and the casts of 3.7), and those added."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ def find(name: str, count: int) -> Function | None:
         if function.accepts(count):
             return function
     return None
+
+
+def define(name: str, function: Function) -> None:
+    """Add a function, or a definition with another number of arguments, to those there are.
+
+    For use at import: expressions compiled before do not know of it.
+    """
+    FUNCTIONS[name.upper()] = (*FUNCTIONS.get(name.upper(), ()), function)
 
 
 def _abs(errors: list[CesqlError], x: int) -> int:

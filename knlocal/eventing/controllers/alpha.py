@@ -8,8 +8,9 @@ from typing import Any
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
 from knlocal.eventing.addresses import HOST_URL, SYSTEM
-from knlocal.eventing.children import NotOwned, child, ensure
+from knlocal.eventing.children import NotOwned, child, ensure, remove_others
 from knlocal.eventing.controller import EventingController, policies_off
+from knlocal.eventing.correlation import SECRET_NAME, CorrelationKeys, serve
 from knlocal.eventing.plane import BROKER, TRIGGER, Plane
 from knlocal.eventing.requestreply import SERVICE, Conversation, RequestReplyDoor
 from knlocal.eventing.resolver import Destinations
@@ -31,6 +32,7 @@ from knlocal.store.store import Store
 REQUEST_REPLY = GroupKind("eventing.knative.dev", "RequestReply")
 EVENT_POLICY = GroupKind("eventing.knative.dev", "EventPolicy")
 CONFIG_MAP = GroupKind("", "ConfigMap")
+_LABEL = "eventing.knative.dev/RequestReply"
 
 
 class RequestReplyController(EventingController):
@@ -44,7 +46,8 @@ class RequestReplyController(EventingController):
     ) -> None:
         super().__init__(store, destinations, plane)
         self._routes = routes
-        self.door = RequestReplyDoor(store.clock)
+        self._keys = CorrelationKeys(store)
+        self.door = RequestReplyDoor(store.clock, self._keys)
 
     def watches(self) -> Sequence[Watching]:
         return [Watching(TRIGGER, owned_by(REQUEST_REPLY))]
@@ -52,6 +55,7 @@ class RequestReplyController(EventingController):
     async def start(self) -> None:
         hosts = self.plane.addresses.hosts(SERVICE, SYSTEM)
         self._routes.put("eventing/request-reply", {host: Route(self.door) for host in hosts})
+        serve(self._keys)
 
     async def stop(self) -> None:
         self._routes.remove("eventing/request-reply")
@@ -60,7 +64,8 @@ class RequestReplyController(EventingController):
         found = self.store.find_key(key)
         self.destinations.begin(key)
         if found is None or is_deleting(found):
-            self.door.conversations.pop((key.namespace, key.name), None)
+            if self.door.conversations.pop((key.namespace, key.name), None):
+                self._keys.forget(key.namespace, key.name)
             return None
         spec = spec_of(found)
         status: dict[str, Any] = dict(status_of(found))
@@ -70,9 +75,12 @@ class RequestReplyController(EventingController):
         self._broker_ready(key, broker, conditions)
         path = f"/{key.namespace}/{key.name}"
         url = self.plane.addresses.inside(SERVICE, SYSTEM, path)
-        self._trigger(found, broker, url, conditions)
+        self._keys.make(key.namespace, key.name)
+        self._trigger(found, broker, f"{url}/reply", conditions)
         known = self.door.conversations.get((key.namespace, key.name))
         self.door.conversations[key.namespace, key.name] = Conversation(
+            key.namespace,
+            key.name,
             lambda: self.plane.exchange_of("Broker", key.namespace, broker),
             parse_iso8601(spec["timeout"]),
             spec["correlationAttribute"],
@@ -96,17 +104,25 @@ class RequestReplyController(EventingController):
             conditions.follow("BrokerReady", find_condition(broker))
 
     def _trigger(self, found: Obj, broker: str, url: str, conditions: Conditions) -> None:
-        spec = spec_of(found)
+        spec, metadata = spec_of(found), found["metadata"]
+        name, namespace = metadata["name"], metadata["namespace"]
+        # The only one of one pod, and named and labelled so.
+        arguments = f'{spec["replyAttribute"]}, "{name}", "{namespace}", "{SECRET_NAME}", 0, 1'
         wanted = child(
-            found, "eventing.knative.dev/v1", "Trigger",
-            child_name(found["metadata"]["name"], "-replies"),
+            found, "eventing.knative.dev/v1", "Trigger", child_name(name, "0-1"),
             {
                 "broker": broker,
-                "filters": [{"cesql": f"EXISTS {spec['replyAttribute']}"}],
+                "filters": [{"cesql": f"KN_VERIFY_CORRELATION_ID({arguments})"}],
                 "subscriber": {"uri": url},
                 "delivery": spec.get("delivery"),
             },
+            labels={
+                f"{_LABEL}.name": name,
+                f"{_LABEL}.namespace": namespace,
+                f"{_LABEL}.dataPlaneReplicas": "1",
+            },
         )  # fmt: skip
+        remove_others(self.store, found, {wanted["metadata"]["name"]}, "Trigger")
         wanted["spec"] = {name: value for name, value in wanted["spec"].items() if value}
         try:
             trigger = ensure(self.store, found, wanted, fixed=("broker",))
