@@ -22,7 +22,11 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 async def run(
-    request: BuildRequest, command: Sequence[str], progress: Progress, env: Mapping[str, str] = {}
+    request: BuildRequest,
+    command: Sequence[str],
+    progress: Progress,
+    env: Mapping[str, str] = {},
+    cwd: Path | None = None,
 ) -> list[str]:
     """Run a build command; its last lines. BuildFailure with the failing step when it fails."""
     try:
@@ -32,6 +36,7 @@ async def run(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **env},
+            cwd=cwd,
             start_new_session=True,
         )
     except FileNotFoundError:

@@ -301,6 +301,7 @@ def _python(folder: Path, options: Options, invoke: str, args: Sequence[str]) ->
         run=(python.python_of(folder), str(launcher), *words),
         program=tuple(command),
         target="/app",
+        needs=python.needs(folder, also),
     )
 
 
@@ -319,27 +320,18 @@ def _web(folder: Path) -> list[str] | None:
 def _node(folder: Path, options: Options, invoke: str, args: Sequence[str]) -> Recipe:
     package = node.package_of(folder)
     if "faas-js-runtime" in (package.get("dependencies") or {}):
-        found = node.start_command(folder) or _faas(package)
+        command = node.start_command(folder) or _faas(package)
+        if command[:2] == ["sh", "-c"]:
+            command = ["sh", "-c", f'export FUNC_PORT="$PORT"; {command[2]}']
         builds = node.must_build(folder)
-        command = [*found[:2], f'FUNC_PORT="$PORT"; export FUNC_PORT; {found[2]}'] if (
-            found[:2] == ["sh", "-c"]
-        ) else found  # fmt: skip
-        has_it = (folder / "node_modules" / "faas-js-runtime").is_dir()
-        local = tuple(node.locally(command)) if has_it and not builds else None
-        dockerfile = node.node_dockerfile(folder, options, command, builds=builds, args=args)
-        if local or builds:
-            return Recipe(
-                kind="",
-                dockerfile=dockerfile,
-                run=local,
-                why_not="it must be built first (`npm run build`): use Docker, or say how: "
-                'run = "…"',
-                language="node",
-                program=tuple(command),
-                target=None if builds else "/app",
-            )
-        own = _launched(folder, options, package, invoke, args)
-        return replace(own, dockerfile=dockerfile, program=tuple(command), files={})
+        return Recipe(
+            kind="",
+            dockerfile=node.node_dockerfile(folder, options, command, builds=builds, args=args),
+            run=tuple(node.locally(command, builds=builds)),
+            language="node",
+            program=tuple(command),
+            target=None if builds else "/app",
+        )
     return _launched(folder, options, package, invoke, args)
 
 

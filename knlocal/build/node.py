@@ -36,7 +36,6 @@ def node_folder(folder: Path, options: Options) -> Recipe | None:
         dockerfile_name="(generated for a Node folder)",
         generated=True,
         run=None if builds else tuple(locally(command)),
-        why_not='it must be built first (`npm run build`): use Docker, or say how: run = "…"',
         language="node",
         program=tuple(command),
         target=None if builds else "/app",
@@ -83,11 +82,25 @@ def must_build(folder: Path) -> bool:
     return any(not (folder / name).is_file() for name in started)
 
 
-def locally(command: Sequence[str]) -> list[str]:
+def locally(command: Sequence[str], *, builds: bool = False) -> list[str]:
     """The same in the folder itself, where npm puts the programs of packages."""
+    line = command[2] if command[:2] == ["sh", "-c"] else shlex.join(command)
+    if builds:  # in a copy: a snapshot of the source stays what it is
+        return ["sh", "-c", _BUILT.replace("%COMMAND%", line.removeprefix("exec "))]
     if command[:2] != ["sh", "-c"]:
         return list(command)
-    return ["sh", "-c", f'PATH="$PWD/node_modules/.bin:$PATH"; {command[2]}']
+    return ["sh", "-c", f'PATH="$PWD/node_modules/.bin:$PATH"; {line}']
+
+
+_BUILT = """\
+D=$(mktemp -d) && cp -R . "$D" && cd "$D" && npm run build --silent || exit
+PATH="$PWD/node_modules/.bin:$PATH"
+trap 'kill -TERM "$P"' TERM INT
+(%COMMAND%) & P=$!
+wait "$P"; wait "$P"; C=$?
+rm -rf "$D"
+exit "$C"
+"""
 
 
 def node_dockerfile(

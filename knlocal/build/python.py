@@ -44,6 +44,7 @@ def python_folder(folder: Path, options: Options) -> Recipe | None:
         program=("python3", *command),
         target="/app",
         rebuild=DEPENDENCIES,
+        needs=needs(folder),
     )
 
 
@@ -92,16 +93,25 @@ def _pip(*words: str) -> str:
 def _install(folder: Path, also: Sequence[str]) -> list[str]:
     """Only what is named, not the folder itself: its code is what lies in /app, and stays so when
     a later save is mounted there."""
-    requirements = folder / "requirements.txt"
-    if requirements.is_file():
-        text = requirements.read_text("utf-8", "replace")
+    words = needs(folder, also)
+    if "requirements.txt" in words:
+        text = (folder / "requirements.txt").read_text("utf-8", "replace")
         needs_all = re.search(r"^\s*(-e\b|--editable\b|\.|-[rc]\s+\S*/|file:)", text, re.M)
         files = "." if needs_all else "requirements*.txt constraints*.txt*"
-        return [f"COPY {files} ./", _pip("-r", "requirements.txt", *_limits(text), *also)]
+        return [f"COPY {files} ./", _pip(*words)]
+    if "." in words:
+        return ["COPY . .", _pip(*words)]
+    return [_pip(*words)] if words else []
+
+
+def needs(folder: Path, also: Sequence[str] = ()) -> tuple[str, ...]:
+    """What pip has to install for a folder's program."""
+    requirements = folder / "requirements.txt"
+    if requirements.is_file():
+        limits = _limits(requirements.read_text("utf-8", "replace"))
+        return ("-r", "requirements.txt", *limits, *also)
     named = dependencies_of(folder / "pyproject.toml")
-    if named is None:
-        return ["COPY . .", _pip(".", *also)]
-    return [_pip(*named, *also)] if named else ([_pip(*also)] if also else [])
+    return (*(["."] if named is None else named), *also)
 
 
 def _limits(requirements: str) -> list[str]:

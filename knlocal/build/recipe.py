@@ -95,6 +95,8 @@ class Recipe:
     rebuild: tuple[str, ...] = ()
     """Patterns of files whose change needs a new image."""
     args: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    """What pip is told to install, where a Python program runs as a local process."""
 
 
 def json_words(command: Sequence[str]) -> str:

@@ -75,6 +75,7 @@ def _dockerfile(folder: Path, options: Options) -> Recipe | None:
         target=dockerfile.source_target(parsed),
         rebuild=(path.name, ".dockerignore", *DEPENDENCIES, *dockerfile.copied(parsed)),
         args=args,
+        needs=own.needs if own else (),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,8 +189,11 @@ class Reloader:
         that none needs."""
         for obj in self._store.list(SERVICE):
             self._collect_revisions(obj)
-        await asyncio.to_thread(self._door.sources.snapshots.collect, snapshots_in_use(self._store))
-        await self._door.sources.collect(images_in_use(self._store))
+        sources, used = self._door.sources, snapshots_in_use(self._store)
+        await asyncio.to_thread(sources.snapshots.collect, used)
+        named = environments_in_use(self._store, used)
+        await asyncio.to_thread(sources.environments.collect, named)
+        await sources.collect(images_in_use(self._store))
 
     def _collect_revisions(self, service: Obj) -> None:
         metadata = service["metadata"]
@@ -230,6 +234,15 @@ def snapshots_in_use(store: Store) -> list[Path]:
                     if text:
                         found |= set(_folders_in(orjson.loads(text)))
     return sorted(found)
+
+
+def environments_in_use(store: Store, snapshots: list[Path]) -> set[str]:
+    """Names of environments that programs run on, or that snapshots link to."""
+    told = [annotations_of(obj).get(RUN, "") for obj in store.list(REVISION)]
+    for tree in snapshots:
+        with contextlib.suppress(OSError):
+            told.append(str((tree / "node_modules").readlink()))
+    return {name for text in told for name in re.findall(r"/environments/(\w+)", text)}
 
 
 def images_in_use(store: Store) -> set[str]:

@@ -7,9 +7,11 @@ source files changed, the last image serves again with the new snapshot mounted 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +19,9 @@ from knlocal.build.api import Builder, BuildFailure, BuildRequest
 from knlocal.build.builders import Builders
 from knlocal.build.context import Scanner, SourceFile, digest
 from knlocal.build.dockerfile import parse, substituted
+from knlocal.build.environments import Environments
 from knlocal.build.ignore import Ignore, from_gitignore, read
+from knlocal.build.node import must_build
 from knlocal.build.recipes import NotASource, Options, Recipe, recognise
 from knlocal.build.snapshots import Snapshots, SourceChanged
 from knlocal.project.debugging import debugged
@@ -68,8 +72,7 @@ def wanted(settings: Settings) -> Iterator[Wanted]:
                 yield Wanted(name, f"revision:{revision}", changed)
 
 
-@dataclass(frozen=True, slots=True)
-class Looked:
+class Looked(NamedTuple):
     """What a source folder holds right now."""
 
     folder: Path
@@ -97,13 +100,18 @@ class Sources:
         self._builders = builders
         self._scanner = Scanner()
         self.snapshots = Snapshots(home.snapshots)
+        self.environments = Environments(home.folder / "environments")
         self._slots = asyncio.Semaphore(settings.build.parallel)
-        self.building = 0
-        """How many images are being built, or wait for their turn."""
+        self._images_building = 0
         self.has_built = True
         """Whether there may be images that nobody needs any more."""
         self.debugged: dict[str, str] = {}
         """Language of each service that waits for a debugger."""
+
+    @property
+    def building(self) -> int:
+        """How many images and environments are being made, or wait for their turn."""
+        return self._images_building + self.environments.working
 
     def folders(self) -> Iterator[tuple[Wanted, Path]]:
         """Where each source lies."""
@@ -118,7 +126,7 @@ class Sources:
         """
         looked = await asyncio.to_thread(self.look, want)
         if self.runtime == "process":
-            origin = await self._process_origin(want, looked)
+            origin = await self._process_origin(want, looked, told)
         else:
             origin = await self._docker_origin(want, looked, told, mount)
         if not self._is_debugged(want):
@@ -169,8 +177,8 @@ class Sources:
 
     # -- local processes ----------------------------------------------------------------------
 
-    async def _process_origin(self, want: Wanted, looked: Looked) -> Origin:
-        recipe = looked.recipe
+    async def _process_origin(self, want: Wanted, looked: Looked, told: Told) -> Origin:
+        recipe, link = await self._with_needs(want, looked, told)
         if recipe.run is None:
             raise ProjectError(
                 Problem(
@@ -180,19 +188,43 @@ class Sources:
                     recipe.why_not or 'say how to run it: run = "…"',
                 )
             )
-        looked, tree = await self._snapshot(want, looked)
+        looked, tree = await self._snapshot(want, looked, link)
+        files = (*looked.files, *link)
         return Origin(
-            image=self._image(want, digest(looked.files, {"run": json.dumps(recipe.run)})),
+            image=self._image(want, digest(files, {"run": json.dumps(recipe.run)})),
             deploy=recipe.deploy,
             run={"command": list(recipe.run), "dir": str(tree)},
         )
 
-    async def _snapshot(self, want: Wanted, looked: Looked) -> tuple[Looked, Path]:
+    async def _with_needs(
+        self, want: Wanted, looked: Looked, told: Told
+    ) -> tuple[Recipe, tuple[SourceFile, ...]]:
+        """The recipe with the libraries that it needs, and for Node a link to them."""
+        recipe, folder = looked.recipe, looked.folder
+
+        def progress(line: str) -> None:
+            told(want.name, line)
+
+        if recipe.run and recipe.run[0] == sys.executable and recipe.needs:
+            python = await self.environments.python(want.name, folder, recipe, progress)
+            return replace(recipe, run=(python, *recipe.run[1:])), ()
+        if recipe.run and recipe.language == "node" and not want.table.run:
+            modules = await self.environments.node_modules(
+                want.name, folder, progress, builds=must_build(folder)
+            )
+            if modules is not None:  # Node looks for packages beside the program
+                content = hashlib.sha256(str(modules).encode()).hexdigest()
+                return recipe, (SourceFile("node_modules", content, "120000", str(modules)),)
+        return recipe, ()
+
+    async def _snapshot(
+        self, want: Wanted, looked: Looked, more: tuple[SourceFile, ...] = ()
+    ) -> tuple[Looked, Path]:
         """The snapshot of the folder as it is, taken again when it changes meanwhile."""
         for _ in range(TRIES):
             try:
                 return looked, await asyncio.to_thread(
-                    self.snapshots.take, looked.folder, looked.files
+                    self.snapshots.take, looked.folder, (*looked.files, *more)
                 )
             except SourceChanged:
                 looked = await asyncio.to_thread(self.look, want)
@@ -285,7 +317,7 @@ class Sources:
             target=build.target or self.settings.build.target,
             labels={BUILT_FOR: f"{self.settings.project.name}/{want.name}"},
         )
-        self.building += 1
+        self._images_building += 1
         try:
             async with self._slots:
                 with_what = "" if builder.name == "docker" else f" with {builder.name}"
@@ -294,7 +326,7 @@ class Sources:
                 self.has_built = True
                 told(want.name, f"built {image}")
         finally:
-            self.building -= 1
+            self._images_building -= 1
 
     async def collect(self, in_use: Collection[str]) -> None:
         """Remove the project's older images that no object names."""
