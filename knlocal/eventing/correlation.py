@@ -44,7 +44,7 @@ class CorrelationKeys:
                     keys.append(base64.b64decode(data[entry] or ""))
                 except ValueError:
                     continue
-        return keys
+        return [key for key in keys if len(key) in (16, 24, 32)]
 
     def make(self, namespace: str, name: str) -> None:
         """See to it that a RequestReply has a key."""
