@@ -39,10 +39,11 @@ from knlocal.runtime.api import (
     RuntimeFailure,
 )
 from knlocal.runtime.process_environment import POD_UID, environment
-from knlocal.runtime.process_launch import Bell, Launch, reap
+from knlocal.runtime.process_launch import Bell, Launch, Shims, reap
 from knlocal.runtime.process_ports import Ports
 from knlocal.runtime.process_state import HeldPod, HeldProcess, load
 from knlocal.runtime.realtime import CLOCK
+from knlocal.runtime.signals import hears_sigterm
 from knlocal.runtime.unbroken import Unbroken
 
 #: Seconds for a killed group to be gone; the kernel needs a moment, a stuck disk longer.
@@ -69,6 +70,7 @@ class ProcessRuntime(Runtime):
         self._log_max_bytes = log_max_bytes
         self._pods: dict[str, HeldPod] = {}
         self._ports = Ports()
+        self._shims = Shims()
         self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
         self._usage: dict[str, tuple[float, float]] = {}
         self._started = False
@@ -79,6 +81,7 @@ class ProcessRuntime(Runtime):
             return
         if sys.platform == "win32":
             raise EngineUnavailable("The process runtime needs Linux or macOS. Use Docker.")
+        self._shims = Shims()
         for pod, ports in load(self._root):
             self._pods[pod.id.uid] = pod
             self._ports.adopt(pod.id, ports)
@@ -100,6 +103,7 @@ class ProcessRuntime(Runtime):
 
     async def close(self) -> None:
         await self._unbroken.settle(KILL_DEADLINE)
+        self._shims.close()
         self._started = False
         for pod in self._pods.values():
             for one in pod.containers.values():
@@ -182,7 +186,7 @@ class ProcessRuntime(Runtime):
             # First, so that whoever comes after a kill looks for what may just be starting.
             self._save(pod)
             bell = self._bell(pod, held)
-            await bell.launch(launch)
+            await bell.launch(launch, self._shims)
         except BaseException as failed:
             held.ended.set()
             if isinstance(failed, OSError):
@@ -292,6 +296,11 @@ class ProcessRuntime(Runtime):
 
     async def termination_message(self, pod: PodId, container: str) -> str:
         return ""
+
+    async def hears_sigterm(self, pod: PodId, container: str) -> bool:
+        held = self._pods.get(pod.uid)
+        one = held.containers.get(container) if held is not None else None
+        return one is None or not one.running or hears_sigterm(one.pid)
 
     # -- looking inside -----------------------------------------------------------------------
 

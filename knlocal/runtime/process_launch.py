@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from knlocal.clock import Timer
 from knlocal.runtime.api import RuntimeFailure
 from knlocal.runtime.process_shim import FAILED, STARTED
 from knlocal.runtime.realtime import CLOCK
@@ -17,6 +18,10 @@ from knlocal.runtime.realtime import CLOCK
 SHIM = Path(__file__).with_name("process_shim.py")
 #: Seconds a shim may take to say whether the process started.
 START_DEADLINE = 30.0
+#: Seconds after which a shim that was taken has a successor.
+REFILL = 0.3
+#: Bytes that every pipe takes at once: who is told more is not told through one.
+PIPE = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,9 @@ class Launch:
     group: int | None = None
     groups: Sequence[int] = ()
 
-    def encoded(self) -> bytes:
+    def encoded(self, folder: Path) -> bytes:
         fields = [
+            str(folder),
             str(self.log_max),
             "" if self.user is None else str(self.user),
             "" if self.group is None else str(self.group),
@@ -60,8 +66,8 @@ class Bell:
         self._ended = ended
         self._fd = -1
 
-    async def launch(self, launch: Launch) -> None:
-        """Start the shim; RuntimeFailure when it cannot start the process."""
+    async def launch(self, launch: Launch, shims: Shims) -> None:
+        """Give the process to a shim; RuntimeFailure when it cannot start it."""
         loop = asyncio.get_running_loop()
         os.mkfifo(self._path, 0o600)
         # Both ends are held until the shim has its own: a FIFO without a writer looks ended.
@@ -70,7 +76,7 @@ class Bell:
         self._fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             loop.add_reader(self._fd, self._hear_first, first)
-            shim = _spawn(self._path.parent, launch)
+            shim = shims.give(launch.encoded(self._path.parent))
             try:
                 async with CLOCK.timeout(START_DEADLINE):
                     word = await first
@@ -130,21 +136,76 @@ class Bell:
             self._ended()
 
 
-def _spawn(folder: Path, launch: Launch) -> int:
-    with tempfile.TemporaryFile() as spec:
-        spec.write(launch.encoded())
-        spec.seek(0)
+class Shims:
+    """Starts shims. One is kept started ahead: to be a Python program takes it as long as some
+    services take to start. It waits for what it is told, and ends with the daemon."""
+
+    def __init__(self) -> None:
+        self._spare: tuple[int, int] | None = None
+        """Its process id, and the end of the pipe that it reads."""
+        self._refill: Timer | None = None
+        self._closed = False
+
+    def give(self, told: bytes) -> int:
+        """Have a shim do this; its process id. RuntimeFailure when there can be none."""
+        spare, self._spare = self._spare, None
+        if self._refill is None and not self._closed:
+            # Later: what is just being started needs the processor more.
+            self._refill = CLOCK.call_later(REFILL, self._start_ahead)
+        if spare is not None:
+            shim, pipe = spare
+            taken = len(told) <= PIPE and _write(pipe, told)
+            os.close(pipe)
+            _reap_later(shim)
+            if taken:
+                return shim
+        with tempfile.TemporaryFile() as spec:
+            spec.write(told)
+            spec.seek(0)
+            return _spawn(spec.fileno())
+
+    def close(self) -> None:
+        """The spare one ends."""
+        self._closed = True
+        if self._refill is not None:
+            self._refill.cancel()
+        if self._spare is not None:
+            shim, pipe = self._spare
+            self._spare = None
+            os.close(pipe)
+            _reap_later(shim)
+
+    def _start_ahead(self) -> None:
+        self._refill = None
+        reader, writer = os.pipe()
         try:
-            return os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-I", "-S", str(SHIM), str(folder)],
-                dict(os.environ),
-                file_actions=[(os.POSIX_SPAWN_DUP2, spec.fileno(), 0)],
-            )
-        except OSError as failed:
-            raise RuntimeFailure(
-                "RunContainerError", f"cannot start a process: {failed.strerror}"
-            ) from failed
+            self._spare = _spawn(reader), writer
+        except RuntimeFailure:
+            os.close(writer)
+        finally:
+            os.close(reader)
+
+
+def _write(pipe: int, told: bytes) -> bool:
+    """False when nobody reads: the shim was killed."""
+    try:
+        return os.write(pipe, told) == len(told)
+    except OSError:
+        return False
+
+
+def _spawn(stdin: int) -> int:
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", str(SHIM)],
+            dict(os.environ),
+            file_actions=[(os.POSIX_SPAWN_DUP2, stdin, 0)],
+        )
+    except OSError as failed:
+        raise RuntimeFailure(
+            "RunContainerError", f"cannot start a process: {failed.strerror}"
+        ) from failed
 
 
 _shims: set[int] = set()

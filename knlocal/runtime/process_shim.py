@@ -5,9 +5,10 @@ process, its log and its exit code again. It starts the process in a session and
 writes what that prints to a log that is rotated, kills what is left of the group when the process
 ends, and leaves the exit code in a file.
 
-Run as `python -I -S process_shim.py FOLDER`, with the rest on stdin, fields separated by NUL. It
-imports next to nothing: each wake of a service waits for it. Beside `clock.py` it is the only place
-that reads the wall clock: it plays the engine's part, and engines have real time.
+Run as `python -I -S process_shim.py`, and told what to do on stdin, fields separated by NUL; told
+nothing, it ends. It imports next to nothing: each wake of a service may wait for it. Beside
+`clock.py` it is the only place that reads the wall clock: it plays the engine's part, and engines
+have real time.
 
 In FOLDER: `bell` (a FIFO made by the daemon; a byte says what happened, its end that the shim is
 gone), `log` and `log.1` (lines as Kubernetes' container log format has them), `pid` (process id and
@@ -21,7 +22,6 @@ except ImportError:
     import signal
 import os
 import select
-import sys
 import time
 
 STARTED, FAILED, LOGGED = b"s", b"f", b"l"
@@ -39,14 +39,17 @@ reaped: "dict[int, int]" = {}
 
 
 def main() -> None:
-    folder = sys.argv[1]
+    os.setsid()  # at once: what is typed in the daemon's terminal is not meant for it
     with open(0, "rb", closefd=False) as stdin:
-        fields = stdin.read().split(b"\0")
-    log_max, user, group, groups, cwd, count = fields[:6]
-    argv = fields[6 : 6 + int(count)]
-    env = dict(field.split(b"=", 1) for field in fields[6 + int(count) :] if field)
+        told = stdin.read()
+    if not told:
+        return  # one that was started ahead, and nobody needs it any more
+    fields = told.split(b"\0")
+    log_max, user, group, groups, cwd, count = fields[1:7]
+    folder = os.fsdecode(fields[0])
+    argv = fields[7 : 7 + int(count)]
+    env = dict(field.split(b"=", 1) for field in fields[7 + int(count) :] if field)
 
-    os.setsid()
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -279,3 +280,62 @@ def _runs(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+# -- shims that are started ahead -----------------------------------------------------------------
+
+
+def waiting_shims() -> set[int]:
+    """Shims of this process that have no program yet."""
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "process_shim.py" in " ".join(child.cmdline()) and not child.children():
+                found.add(child.pid)
+    return found
+
+
+async def test_the_next_program_has_its_shim_already_and_is_as_any_other(house: House) -> None:
+    runtime = await house.open()
+    before = waiting_shims()
+    first = pod_of(house.python("print('first')"))
+    await run_to_end(runtime, first)
+    (ahead,) = await eventually(lambda: waiting_shims() - before)
+    what = "os.environ['WHO'], os.getcwd(), os.getppid(), os.getsid(0) == os.getpid()"
+    code = f"import os; print({what})"
+    plan = pod_of(house.python(code, env={"WHO": "me"}))
+    ended = await run_to_end(runtime, plan)
+    assert ended.exit_code == 0
+    assert (await logs(runtime, plan.id)).split() == ["me", str(house.folder), str(ahead), "True"]
+
+
+async def test_more_than_a_pipe_takes_reaches_the_program_all_the_same(house: House) -> None:
+    runtime = await house.open()
+    before = waiting_shims()
+    await run_to_end(runtime, pod_of(house.python("pass")))
+    await eventually(lambda: waiting_shims() - before)
+    plan = pod_of(
+        house.python("import os; print(len(os.environ['BIG']))", env={"BIG": "x" * 100_000})
+    )
+    await run_to_end(runtime, plan)
+    assert await logs(runtime, plan.id) == "100000\n"
+
+
+async def test_a_shim_that_was_killed_while_it_waited_is_not_missed(house: House) -> None:
+    runtime = await house.open()
+    before = waiting_shims()
+    await run_to_end(runtime, pod_of(house.python("pass")))
+    (ahead,) = await eventually(lambda: waiting_shims() - before)
+    os.kill(ahead, signal.SIGKILL)
+    plan = pod_of(house.python("print('runs')"))
+    await run_to_end(runtime, plan)
+    assert await logs(runtime, plan.id) == "runs\n"
+
+
+async def test_no_shim_waits_once_the_daemon_is_gone(house: House) -> None:
+    before = waiting_shims()
+    runtime = await house.open()
+    await run_to_end(runtime, pod_of(house.python("pass")))
+    await eventually(lambda: waiting_shims() - before)
+    await runtime.close()
+    await eventually(lambda: not waiting_shims() - before)
