@@ -124,10 +124,14 @@ class ContainerRuns:
             run.warn_once("Failed", f"Error: {error.message}")
             return
         except RuntimeFailure as error:
+            if run.is_clearing:
+                return
             if again:
                 self._count_restart(container, now)
             self._could_not_start(container, error)
             return
+        if run.is_clearing:
+            return  # its sandbox was lost meanwhile: it goes with that, and is started anew
         if again:
             self._count_restart(container, now)
         self._runs(container, state, began)

@@ -272,15 +272,14 @@ async def test_a_standby_knows_the_latest_configuration(cluster: Cluster, found:
     assert body.startswith("new ")
 
 
-@pytest.mark.docker
-@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+@pytest.mark.parametrize("handler", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)"])
 async def test_a_drained_serving_pod_that_ignores_the_signal_is_not_waited_for(
-    cluster: Cluster,
+    cluster: Cluster, handler: str
 ) -> None:
     async def drained(_pod: Obj) -> None: ...
 
     cluster.kubelet.drain_hooks.append(drained)
-    deaf = SERVER.replace("signal.signal(signal.SIGTERM, lambda *_: os._exit(0))", "")
+    deaf = SERVER.replace("signal.signal(signal.SIGTERM, lambda *_: os._exit(0))", handler)
     one = cluster.container("app", deaf, readinessProbe={"tcpSocket": {"port": 8080}})
     cluster.create(
         cluster.pod(
