@@ -96,7 +96,7 @@ class Controller(ABC):
 
     def all_keys(self, _obj: Obj | None = None) -> list[Key]:
         """Every primary object: for a watched kind that concerns all (a ConfigMap)."""
-        return [key_of(obj) for obj in self.store.list(self.kind)]
+        return [*self.store.keys(self.kind)]
 
     def update_status(self, obj: Obj, status: Obj) -> Obj | None:
         """Write `status` when it differs from what `obj` has in the store."""

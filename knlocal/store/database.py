@@ -95,17 +95,14 @@ class Database:
         run = self._connection.execute
         run("BEGIN")
         try:
-            for key, data in changes.items():
-                if data is None:
-                    run(
-                        "DELETE FROM objects WHERE grp=? AND kind=? AND namespace=? AND name=?",
-                        tuple(key),
-                    )
-                else:
-                    run(
-                        "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
-                        (*key, data),
-                    )
+            self._connection.executemany(
+                "DELETE FROM objects WHERE grp=? AND kind=? AND namespace=? AND name=?",
+                [key for key, data in changes.items() if data is None],
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
+                [(*key, data) for key, data in changes.items() if data is not None],
+            )
             run("INSERT OR REPLACE INTO facts VALUES ('version', ?)", (str(version),))
             run("COMMIT")
         except sqlite3.Error as error:

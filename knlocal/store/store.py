@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knlocal.clock import Clock
-from knlocal.resources import names, schema
+from knlocal.resources import schema
 from knlocal.resources.base import (
     GroupKind,
     Key,
@@ -305,8 +305,9 @@ class Store:
         new["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         if new == current:
             return current
-        if options.dry_run:
-            return new
+        return new if options.dry_run else self._replace(key, new, current)
+
+    def _replace(self, key: Key, new: Obj, current: Obj) -> Obj:
         if is_deleting(new) and not self._holders(new):
             return self._remove(key, new)
         return self._commit("MODIFIED", key, new, current)
@@ -329,14 +330,25 @@ class Store:
         return self._update(obj, options or WriteOptions(), subresource)
 
     def set_status(self, key: Key, status: Mapping[str, Any]) -> Obj | None:
-        """Replace the status of an object; None when it is gone."""
+        """Replace the status of an object; None when it is gone.
+
+        What controllers do most: only the status is looked at, as nothing else can change.
+        """
         current = self.find_key(key)
         if current is None or current.get("status") == status:
             return current
-        return self.modify(
-            key.group_kind, key.namespace, key.name,
-            lambda obj: obj.__setitem__("status", dict(status)), subresource="status",
-        )  # fmt: skip
+        kind = self.registry.stored(key.group_kind)
+        assert kind is not None  # it was stored
+        only = {"apiVersion": current["apiVersion"], "kind": key.kind, "status": copy(dict(status))}
+        schema.prune(only, kind.schema)
+        found = only.get("status")
+        if found is None or found == current.get("status"):
+            return current
+        wrong = schema.check_types(found, _status_schema(kind))
+        if wrong:
+            raise self._invalid(kind, current, wrong)
+        new = {**current, "metadata": dict(current["metadata"]), "status": found}
+        return self._replace(key, new, current)
 
     def delete(
         self,
@@ -473,7 +485,7 @@ class Store:
         for hook in self.admission:
             hook(request)
         if not leaving and _checkable(obj) != _checkable(old):
-            wrong = names.check_metadata(obj, kind.group_kind)
+            wrong = check_metadata(obj, kind.group_kind)
             if wrong:
                 raise self._invalid(kind, obj, wrong)
         if kind.validate and not leaving:
@@ -486,8 +498,6 @@ class Store:
                 )
             if errors:
                 raise self._invalid(kind, obj, findings(errors))
-        if not leaving and (wrong := check_metadata(obj, kind.group_kind)):
-            raise self._invalid(kind, obj, wrong)
 
     def _commit(self, event: EventType, key: Key, obj: Obj, old: Obj | None) -> Obj:
         """Make it so. What is handed out from now on is what was saved, decoded anew."""
@@ -709,6 +719,11 @@ def _checkable(obj: Obj | None) -> Any:
     fields = ("name", "generateName", "labels", "annotations", "ownerReferences")
     metadata = (obj or {}).get("metadata") or {}
     return obj and [metadata.get(field) for field in fields]
+
+
+def _status_schema(kind: Kind) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (kind.schema.get("properties") or {}).get("status") or {}
+    return found
 
 
 def _spec_changed(kind: Kind, old: Obj, new: Obj) -> bool:
