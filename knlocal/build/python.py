@@ -16,9 +16,10 @@ from knlocal.build.recipe import DEPENDENCIES, LAUNCHER, NotASource, Options, Re
 PYTHON_BASE = "python:3.12-slim"
 ENTRIES = ("main.py", "app.py", "server.py")
 
-_ENV = (
-    "ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 "
-    "PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 "
+_ENV = "ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1"
+#: In an image, pip may do as it likes, and nobody watches it.
+_PIP_ENV = (
+    "ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 "
     "PIP_PROGRESS_BAR=off"
 )
 _PIP = ("python3", "-m", "pip", "install", "--no-cache-dir")
@@ -78,9 +79,8 @@ def python_dockerfile(
 ) -> str:
     """A Dockerfile that installs what the folder names, and `also`; build arguments are `args`."""
     lines = [f"FROM {options.base(PYTHON_BASE)}", *(f"ARG {name}" for name in args), _ENV]
-    lines += ["WORKDIR /app", *_install(folder, also)]
-    if options.debug:
-        lines.append(_pip("debugpy"))
+    installs = [*_install(folder, also), *([_pip("debugpy")] if options.debug else [])]
+    lines += [*([_PIP_ENV] if installs else []), "WORKDIR /app", *installs]
     if "/knlocal/serve_python.py" in command:
         lines.append("COPY .knlocal-launcher /knlocal")
     return "\n".join([*lines, "COPY . .", f"CMD {json_words(command)}", ""])

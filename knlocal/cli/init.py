@@ -57,7 +57,7 @@ def init_command(context: Context, name: str | None, force: bool) -> int:
         manifests=_manifests_line(folder),
     )
     for service, source, kind in found:
-        text += f'\n[services.{service}]\nsource = "{source}"' + f"{' ' * 8}# {kind}\n"
+        text += f"\n[services.{service}]" + f'\nsource = "{source}"'.ljust(31) + f"# {kind}\n"
     text += "" if found else _EXAMPLE
     text += _EVENTING
     config.parse(text, config.FILE_NAME, folder)

@@ -41,6 +41,10 @@ _COLOURS = ("cyan", "magenta", "yellow", "blue", "bright_cyan", "bright_magenta"
 PATIENCE = 1.0
 #: Characters of the column of names.
 WIDEST_NAME = 24
+_SOURCES = {
+    "ping": "pingsource", "container": "containersource", "apiserver": "apiserversource",
+    "binding": "sinkbinding",
+}  # fmt: skip
 
 
 class Screen:
@@ -96,6 +100,7 @@ class Screen:
     def header(self, settings: Settings) -> None:
         names = [*settings.services, *(f"broker {name}" for name in settings.brokers)]
         names += [f"trigger {name}" for name in settings.triggers]
+        names += [f"{_SOURCES[one.kind]} {name}" for name, one in settings.sources.items()]
         self._width = min(max(map(len, ["stopping", *names])), WIDEST_NAME)
         title = f"knlocal {__version__}: {settings.project.name}"
         self.print(click.style(title, bold=True) if self._colour else title)
