@@ -1,7 +1,7 @@
 """What a user may do through the API (the rules: `control/rbac.py`).
 
-Enforced for service accounts; administrators may do everything, and other (impersonated) users are
-only asked about (`kubectl auth can-i --as`): knlocal has one owner.
+Administrators (the token of the kubeconfig) may do everything; service accounts and users whom an
+administrator impersonates (`kubectl --as`) what roles give them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Authorizer:
         self._store = store
 
     def check(self, user: User, wanted: Attributes) -> None:
-        """Raise Forbidden, in Kubernetes' words, for what a service account may not do."""
-        if user.is_service_account and not self.allowed(user, wanted):
+        """Raise Forbidden, in Kubernetes' words, for what a user may not do."""
+        if not self.allowed(user, wanted):
             raise forbidden(user, wanted)
 
     def allowed(self, user: User, wanted: Attributes) -> bool:

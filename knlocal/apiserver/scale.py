@@ -68,7 +68,10 @@ class Scales:
             raise BadRequest(f"error decoding patch: {error}") from None
         if media == JSON_PATCH:
             return apply_json_patch(scale, patch)
-        return apply_merge_patch(scale, patch)
+        patched = apply_merge_patch(scale, patch)
+        if media == STRATEGIC_PATCH:  # read by its fields, whatever the sender calls the object
+            patched |= {"kind": scale["kind"], "apiVersion": scale["apiVersion"]}
+        return patched
 
     async def _write(self, request: ApiRequest, obj: Obj, scale: Obj) -> web.Response:
         if scale.get("kind", "Scale") != "Scale" or scale.get("apiVersion", _VERSION) != _VERSION:

@@ -26,10 +26,6 @@ class User:
     def is_admin(self) -> bool:
         return MASTERS in self.groups
 
-    @property
-    def is_service_account(self) -> bool:
-        return self.name.startswith("system:serviceaccount:")
-
     def to_info(self) -> Obj:
         return {
             "username": self.name,

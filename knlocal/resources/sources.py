@@ -6,16 +6,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from datetime import datetime
 from typing import Annotated, Any, TypedDict
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from cronsim import CronSim, CronSimError
 
 from knlocal.resources import ducks
 from knlocal.resources import field_errors as errors
 from knlocal.resources.base import Obj
 from knlocal.resources.core import table as _core  # registers the definitions referred to
+from knlocal.resources.cron import schedule_problem
 from knlocal.resources.ducks import (
     AGE,
     READY,
@@ -114,35 +112,6 @@ def _validate_schedule(line: str, timezone: str) -> FieldErrors:
             return errors.invalid_value(said, "timezone")
     problem = schedule_problem(line)
     return errors.invalid_value(problem, "schedule") if problem else FieldErrors()
-
-
-_DESCRIPTORS = frozenset(
-    {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}
-)
-
-
-def schedule_problem(line: str) -> str:
-    """What is wrong with a cron line in robfig/cron's grammar; "" when nothing is.
-
-    A day that no month has (30 February) is no problem: such a line simply never fires.
-    """
-    line = line.strip()
-    if line.startswith("@"):
-        return "" if line in _DESCRIPTORS else f"unrecognized descriptor: {line}"
-    fields = line.replace("?", "*").split()
-    if len(fields) not in (5, 6):
-        return f"expected 5 to 6 fields, found {len(fields)}: [{line}]"
-    try:
-        # With every month any day of the field exists, so that only the grammar is checked.
-        _check_cron([*fields[:-2], "*", fields[-1]])
-        _check_cron(["*"] * (len(fields) - 2) + [fields[-2], "*"])
-    except CronSimError as error:
-        return f"{error} in schedule {line!r}"
-    return ""
-
-
-def _check_cron(fields: list[str]) -> None:
-    CronSim(" ".join(fields), datetime(2024, 1, 1))
 
 
 def _data_problem(name: str, text: str, content_type: Any, context: AdmissionContext) -> str:

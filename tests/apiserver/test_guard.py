@@ -106,6 +106,15 @@ async def test_impersonation_decides_who_creates(api: Api) -> None:
     }
     headers = {"Impersonate-User": "alice", "Impersonate-Group": "dev"}
     status, answer, _ = await api.call("POST", path, body, headers=headers)
+    assert (status, answer["reason"]) == (403, "Forbidden")
+    binding = {
+        "metadata": {"name": "dev"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                    "name": "cluster-admin"},
+        "subjects": [{"kind": "Group", "name": "dev", "apiGroup": "rbac.authorization.k8s.io"}],
+    }  # fmt: skip
+    await api.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+    status, answer, _ = await api.call("POST", path, body, headers=headers)
     assert status == 201, answer
     assert answer["metadata"]["annotations"]["serving.knative.dev/creator"] == "alice"
 

@@ -25,6 +25,7 @@ from knlocal.resources.core.words import (
     required,
     too_long,
 )
+from knlocal.resources.cron import schedule_problem
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext
 
@@ -238,8 +239,14 @@ def job(obj: Obj, context: AdmissionContext) -> FieldErrors:
 def cron_job(obj: Obj, context: AdmissionContext) -> FieldErrors:
     errors: Errors = []
     spec = obj.get("spec") or {}
-    if not spec.get("schedule"):
+    schedule = str(spec.get("schedule") or "")
+    if not schedule:
         errors.append(required("spec.schedule"))
+    elif "TZ" in schedule:
+        detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        errors.append(invalid("spec.schedule", schedule, detail))
+    elif problem := schedule_problem(schedule, seconds=False):
+        errors.append(invalid("spec.schedule", schedule, problem))
     template = ((spec.get("jobTemplate") or {}).get("spec") or {}).get("template") or {}
     errors += _job_template(template, "spec.jobTemplate.spec.template.spec")
     return FieldErrors(errors)

@@ -1,0 +1,37 @@
+"""Cron lines, in the grammar of robfig/cron."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cronsim import CronSim, CronSimError
+
+_DESCRIPTORS = frozenset(
+    {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}
+)
+
+
+def schedule_problem(line: str, *, seconds: bool = True) -> str:
+    """What is wrong with a cron line; "" when nothing is. `seconds` allows them as a sixth field.
+
+    A day that no month has (30 February) is no problem: such a line simply never fires.
+    """
+    line = line.strip()
+    if line.startswith("@"):
+        return "" if line in _DESCRIPTORS else f"unrecognized descriptor: {line}"
+    fields = line.replace("?", "*").split()
+    allowed = (5, 6) if seconds else (5,)
+    if len(fields) not in allowed:
+        wanted = "5 to 6 fields" if seconds else "exactly 5 fields"
+        return f"expected {wanted}, found {len(fields)}: [{line}]"
+    try:
+        # With every month any day of the field exists, so that only the grammar is checked.
+        _check_cron([*fields[:-2], "*", fields[-1]])
+        _check_cron(["*"] * (len(fields) - 2) + [fields[-2], "*"])
+    except CronSimError as error:
+        return f"{error} in schedule {line!r}"
+    return ""
+
+
+def _check_cron(fields: list[str]) -> None:
+    CronSim(" ".join(fields), datetime(2024, 1, 1))
