@@ -48,7 +48,9 @@ class Manager:
                     self._queues[controller].add(key_of(obj))
 
     async def stop(self) -> None:
+        """Stopping twice is no error."""
         self._unsubscribe()
+        self._unsubscribe = lambda: None
         for queue in self._queues.values():
             await queue.close()
         for controller in reversed(self._controllers):

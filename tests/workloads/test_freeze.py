@@ -1,0 +1,187 @@
+"""`idle = "freeze"`: pods at zero are paused, and go on where they were."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from knlocal.clock import SystemClock
+from knlocal.control.controller import Controller
+from knlocal.resources.base import GroupKind, Obj
+from knlocal.runtime.api import PodState
+from knlocal.workloads.deployments import DeploymentController
+from knlocal.workloads.kubelet import Kubelet
+from knlocal.workloads.replicasets import ReplicaSetController
+from knlocal.workloads.standby import Standbys
+from tests.workloads.conftest import DEADLINE, POD, Cluster, container_status
+from tests.workloads.test_deployments import (
+    DEPLOYMENT,
+    Found,
+    complete,
+    deployment,
+    live,
+    scale,
+)
+
+FREEZE = {"knlocal.dev/standby": "freeze"}
+#: Counts what it was asked, in memory.
+COUNTER = """
+import http.server, os, signal
+class Handler(http.server.BaseHTTPRequestHandler):
+    count = 0
+    def do_GET(self):
+        Handler.count += 1
+        print("asked", Handler.count, flush=True)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(Handler.count).encode())
+    def log_message(self, *_): pass
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+http.server.HTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def found() -> Found:
+    return Found()
+
+
+@pytest.fixture
+def make_controllers(found: Found) -> Callable[[Kubelet], list[Controller]]:
+    def make(kubelet: Kubelet) -> list[Controller]:
+        found.standbys = Standbys(kubelet)
+        return [
+            DeploymentController(kubelet.store, found.standbys),
+            ReplicaSetController(kubelet.store, found.standbys),
+        ]
+
+    return make
+
+
+async def real(condition: Callable[[], Any]) -> Any:
+    """Wait for something outside the store."""
+    clock = SystemClock()
+    async with clock.timeout(DEADLINE):
+        while not (value := condition()):
+            await clock.sleep(0.01)
+        return value
+
+
+async def only(cluster: Cluster, state: str) -> PodState:
+    """The one pod there is, as soon as its container is in that state."""
+    clock = SystemClock()
+    async with clock.timeout(DEADLINE):
+        while True:
+            pods = await cluster.runtime.pods()
+            if len(pods) == 1 and (one := pods[0].containers.get("app")) and one.state == state:
+                return pods[0]
+            await clock.sleep(0.01)
+
+
+async def frozen(cluster: Cluster, found: Found, **extra: Any) -> PodState:
+    """A Deployment at zero whose one pod is frozen."""
+    one = cluster.container("app", COUNTER, readinessProbe={"tcpSocket": {"port": 8080}})
+    cluster.create(
+        deployment(cluster, 1, annotations=FREEZE, pod={"containers": [one]}, **extra)
+    )  # fmt: skip
+    await complete(cluster, 1)
+    await cluster.get(live(cluster)[0]["metadata"]["name"])
+    scale(cluster, 0)
+    await cluster.until(lambda: not cluster.store.list(POD))
+    await real(found.standbys.names)
+    return await only(cluster, "paused")
+
+
+async def test_a_frozen_pod_goes_on_where_it_was(cluster: Cluster, found: Found) -> None:
+    before = await frozen(cluster, found)
+    scale(cluster, 1)
+    await complete(cluster, 1)
+    [pod] = live(cluster)
+    assert pod["metadata"]["uid"] == before.id.uid
+    status = container_status(pod)
+    assert status["containerID"].endswith(before.containers["app"].container_id)
+    assert status["restartCount"] == 0
+    assert await cluster.get(before.id.name) == (200, "2")
+    scale(cluster, 0)
+    again = await only(cluster, "paused")
+    assert again.id == before.id
+
+
+async def test_a_frozen_pod_that_dies_is_followed_by_a_prepared_one(
+    cluster: Cluster, found: Found
+) -> None:
+    """As when the engine is restarted: nothing that was paused survives that."""
+    before = await frozen(cluster, found)
+    await cluster.runtime.stop_container(before.id, "app", 0)
+    await real(lambda: found.standbys.names() not in ([], [before.id.name]))
+    prepared = await only(cluster, "created")
+    scale(cluster, 1)
+    await complete(cluster, 1)
+    assert await cluster.get(prepared.id.name) == (200, "1")
+
+
+async def test_a_frozen_pod_goes_when_its_template_changes(cluster: Cluster, found: Found) -> None:
+    before = await frozen(cluster, found)
+
+    def change(obj: Obj) -> None:
+        container = obj["spec"]["template"]["spec"]["containers"][0]
+        container["env"].append({"name": "TARGET", "value": "new"})
+
+    cluster.store.modify(DEPLOYMENT, "default", "web", change)
+    after = await only(cluster, "created")
+    assert after.id.uid != before.id.uid
+
+
+async def test_a_frozen_pod_goes_with_its_deployment(cluster: Cluster, found: Found) -> None:
+    before = await frozen(cluster, found)
+    cluster.store.delete(DEPLOYMENT, "default", "web")
+    clock = SystemClock()
+    async with clock.timeout(DEADLINE):
+        while await cluster.runtime.inspect(before.id):
+            await clock.sleep(0.01)
+    assert not found.standbys.names()
+
+
+async def test_going_down_leaves_no_frozen_pod(cluster: Cluster, found: Found) -> None:
+    await frozen(cluster, found)
+    await cluster.manager.stop()
+    await cluster.kubelet.shutdown(grace_seconds=1)
+    assert await cluster.runtime.pods() == []
+
+
+async def test_a_later_daemon_clears_away_what_was_frozen(cluster: Cluster, found: Found) -> None:
+    """What it held in memory nobody can vouch for any more."""
+    before = await frozen(cluster, found)
+    await cluster.manager.stop()
+    later = Kubelet(cluster.store, cluster.runtime, cluster.kubelet.node.root)
+    await later.start()
+    clock = SystemClock()
+    async with clock.timeout(DEADLINE):
+        while await cluster.runtime.inspect(before.id):
+            await clock.sleep(0.01)
+    await later.stop()
+
+
+async def test_the_log_of_a_frozen_pod_can_be_read(cluster: Cluster, found: Found) -> None:
+    before = await frozen(cluster, found)
+    lines = [chunk async for chunk in cluster.runtime.logs(before.id, "app")]
+    assert b"".join(lines) == b"asked 1\n"
+
+
+async def test_changing_ones_mind_again_and_again_ends_with_the_last_word(
+    cluster: Cluster, found: Found
+) -> None:
+    await frozen(cluster, found)
+    for _ in range(4):
+        scale(cluster, 1)
+        await asyncio.sleep(0)
+        scale(cluster, 0)
+        await cluster.manager.settled()
+    scale(cluster, 1)
+    await complete(cluster, 1)
+    await cluster.until(lambda: len(cluster.store.list(GroupKind("", "Pod"))) == 1)
+    state = await only(cluster, "running")
+    assert (await cluster.get(state.id.name))[0] == 200
