@@ -246,15 +246,10 @@ class Daemon:
         """The door of people at the bridge's address too, where that can be had: what the
         gateway's Service tells then leads pods and people to the same place."""
         own = system.Door("127.0.0.1", self.external_port, self.tls_port)
-        if self.internal_host.startswith("127."):
+        if self.internal_host.startswith("127.") or self.external_port == self.internal_port:
             return own
-        port = self.external_port
-        if port == self.internal_port:
-            if port != 80:  # URLs name the port, which means the other door there
-                return own
-            port = 0
         try:
-            here = await self.gateway.listen(self.internal_host, port, "external")
+            await self.gateway.listen(self.internal_host, self.external_port, "external")
             if self.tls_port:
                 await self.gateway.listen(
                     self.internal_host, self.tls_port, "external", ssl=self.certificates.context
@@ -262,7 +257,7 @@ class Daemon:
         except OSError as error:
             log.info("the gateway is on loopback only: %s", error)
             return own
-        return system.Door(self.internal_host, here.port, self.tls_port)
+        return system.Door(self.internal_host, self.external_port, self.tls_port)
 
     async def _listen_inside(self, listen: Listen) -> int:
         """Port 80 if it can be had (URLs then need no port), else the next that can."""
