@@ -16,7 +16,7 @@ from pathlib import Path
 import watchfiles
 
 from knlocal.build.ignore import Ignore, from_gitignore, read
-from knlocal.project import manifests
+from knlocal.project import inotify, manifests
 from knlocal.project.config import FILE_NAME
 from knlocal.project.settings import Build, Settings
 from knlocal.project.sources import wanted
@@ -132,6 +132,13 @@ async def _watch(
 ) -> AsyncGenerator[set[Path], None]:
     if not folders:
         await stop.wait()
+        return
+    if not polling and inotify.available():
+        told = inotify.changes(folders, stop, quiet=QUIET / 1000, longest=LONGEST / 1000)
+        async with aclosing(told):
+            async for paths in told:
+                yield paths
+        return
     async for changes in watchfiles.awatch(
         *folders,
         recursive=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from knlocal.project import config
+from knlocal.project import config, inotify
 from knlocal.project.watch import Watched, batches
 
 DEADLINE = 20.0
@@ -18,8 +18,17 @@ FILE = (
 )
 
 
+@pytest.fixture(params=["kernel", "watchfiles"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How changes are learnt: from the kernel where it tells them, else from a library."""
+    if request.param == "watchfiles":
+        monkeypatch.setattr(inotify, "available", lambda: False)
+    elif not inotify.available():
+        pytest.skip("the kernel does not tell of changes here")
+
+
 @pytest.fixture
-def root(project: Path) -> Path:
+def root(project: Path, way: None) -> Path:
     for name in ("a/main.py", "b/main.py", "k8s/one.yaml", "a/.gitignore"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("")
