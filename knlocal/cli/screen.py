@@ -63,7 +63,8 @@ class Screen:
         self._colours: dict[str, str] = {}
         self._unsubscribe: Callable[[], object] = lambda: None
         self._logs: dict[tuple[str, str, int], asyncio.Task[None]] = {}
-        self._waiting: dict[str, asyncio.TimerHandle] = {}
+        self._waiting: dict[str, tuple[asyncio.TimerHandle, Line]] = {}
+        self._table_shown = False
         self._problems = 0
         self._daemon: Daemon | None = None
 
@@ -73,8 +74,8 @@ class Screen:
 
     def close(self) -> None:
         self._unsubscribe()
-        for waiting in self._waiting.values():
-            waiting.cancel()
+        for timer, _ in self._waiting.values():
+            timer.cancel()
         for task in self._logs.values():
             task.cancel()
         self._logs.clear()
@@ -146,7 +147,7 @@ class Screen:
     def _changed(self, event: WatchEvent) -> None:
         for line in self._narrator.feed(event):
             if (waiting := self._waiting.pop(line.about, None)) is not None:
-                waiting.cancel()
+                waiting[0].cancel()
             if line.wait:
                 self._wait(line)
             else:
@@ -156,14 +157,14 @@ class Screen:
 
     def _late(self, line: Line) -> None:
         self._waiting.pop(line.about, None)
-        if self._daemon is not None and not self.all_known(self._daemon):
+        if self._daemon and not self._table_shown and not self.all_known(self._daemon):
             self._wait(line)  # it may wait for a service that starts
         else:
             self.line(line)
 
     def _wait(self, line: Line) -> None:
-        later = asyncio.get_running_loop().call_later(PATIENCE, self._late, line)
-        self._waiting[line.about] = later
+        timer = asyncio.get_running_loop().call_later(PATIENCE, self._late, line)
+        self._waiting[line.about] = timer, line
 
     def services(self, daemon: Daemon) -> list[Obj]:
         return daemon.store.list(SERVICE)
@@ -180,6 +181,11 @@ class Screen:
         return not self._waiting and all(readiness(obj)[0] != "Unknown" for obj in objects)
 
     def table(self, daemon: Daemon) -> None:
+        self._table_shown = True
+        for timer, line in self._waiting.values():
+            timer.cancel()
+            self.line(line)
+        self._waiting.clear()
         rows = service_rows(self.services(daemon), self._namespace)
         self.print()
         if len(rows) > 1:

@@ -56,6 +56,8 @@ class Manifest:
         text = orjson.dumps(self.obj).decode()
         if found := re.search(r"\$\{?\w+\}?", what):
             return f"{found[0]} is not filled in: run it through envsubst first"
+        if "must be of type string" in what:
+            return "a number or truth value that is meant as text needs quotes"
         if "ko://" in what or ('"ko://' in text and "image" in what):
             return "ko:// images are built by `ko resolve -f FILE`: apply what it prints"
         return ""
@@ -126,6 +128,9 @@ def check_kinds(manifests: Sequence[Manifest], registry: KindRegistry) -> list[M
                 if versions
                 else did_you_mean(kind, names)
             )
+            problems.append(manifest.problem(f"no kind {kind!r} in {api_version}", hint))
+        elif group == "extensions" and known:
+            hint = f"write apiVersion: {known[0].api_version}"
             problems.append(manifest.problem(f"no kind {kind!r} in {api_version}", hint))
         elif near := did_you_mean(group, groups):
             if near.startswith("did you mean"):
