@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from knlocal.control.conditions import find_condition
+from knlocal.eventing import links
 from knlocal.eventing.addresses import BROKER_INGRESS, SYSTEM, Addresses, channel_service
 from knlocal.eventing.cesql import CesqlError
 from knlocal.eventing.delivery import policy_of
@@ -23,6 +24,7 @@ from knlocal.gateway import RouteTable
 from knlocal.journal import Door
 from knlocal.resources.base import (
     GroupKind,
+    Key,
     Obj,
     annotations_of,
     is_deleting,
@@ -105,11 +107,10 @@ class Plane:
             exchange.observe = self.event_types.observer(broker)
 
     def _triggers(self, broker: Obj, url: str) -> list[Subscription]:
-        namespace, name = broker["metadata"]["namespace"], broker["metadata"]["name"]
         return [
             self._trigger(trigger, broker, url)
-            for trigger in self.store.list(TRIGGER, namespace)
-            if spec_of(trigger).get("broker") == name and not is_deleting(trigger)
+            for trigger in links.triggers_of(self.store, broker)
+            if not is_deleting(trigger)
         ]
 
     def _trigger(self, trigger: Obj, broker: Obj, url: str) -> Subscription:
@@ -159,31 +160,19 @@ class Plane:
 
     def _channel_subscriptions(self, channel: Obj) -> list[Subscription]:
         namespace, name = channel["metadata"]["namespace"], channel["metadata"]["name"]
+        key = Key(*IN_MEMORY_CHANNEL, namespace, name)
+        place = None if links.are_on(self.store) else namespace
         found = [
             self._subscription(subscription, channel)
-            for subscription in self.store.list(SUBSCRIPTION, namespace)
+            for subscription in self.store.list(SUBSCRIPTION, place)
             if not is_deleting(subscription)
-            and self.backing_channel(subscription) == (IN_MEMORY_CHANNEL, name)
+            and links.backing_channel(self.store, subscription) == key
         ]
         known = {one.uid for one in found}
         for entry in spec_of(channel).get("subscribers") or []:
             if entry.get("uid") not in known:
                 found.append(self._bare(entry, channel))
         return found
-
-    def backing_channel(self, subscription: Obj) -> tuple[GroupKind, str] | None:
-        """The channel that really carries a subscription's events, or None while unknown."""
-        ref = spec_of(subscription).get("channel") or {}
-        group = str(ref.get("apiVersion") or "").rpartition("/")[0]
-        group_kind, name = GroupKind(group, str(ref.get("kind"))), str(ref.get("name"))
-        if group_kind != CHANNEL:
-            return group_kind, name
-        channel = self.store.find(CHANNEL, subscription["metadata"]["namespace"], name)
-        backing = status_of(channel or {}).get("channel")
-        if not backing:
-            return None
-        group = str(backing["apiVersion"]).rpartition("/")[0]
-        return GroupKind(group, backing["kind"]), backing["name"]
 
     def _subscription(self, subscription: Obj, channel: Obj) -> Subscription:
         metadata, spec = subscription["metadata"], spec_of(subscription)

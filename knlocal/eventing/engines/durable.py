@@ -24,6 +24,7 @@ from pathlib import Path
 
 import orjson
 
+from knlocal.clock import Clock, SystemClock, Timer
 from knlocal.eventing.engines.base import Engine, Kept, Limits, Message, Queue
 from knlocal.events import Event
 from knlocal.gateway.outbox import before_sending
@@ -36,6 +37,15 @@ WINDOW = 2_000
 
 CHECKPOINT_EVERY = 1_000
 """Commits after which the log is moved into the database."""
+
+FLOWING_DEPTH = 8
+"""Waiting messages above which an event may wait for the commit of the next finished delivery."""
+
+FLOWING_COMMITS = 4
+"""Commits without a finished delivery, after which none is expected soon."""
+
+PATIENCE_SECONDS = 0.002
+"""How long an event waits for a finished delivery to share its commit."""
 
 LOG_BYTES = 64 * 1024 * 1024
 """Bytes of the log above which the event loop waits for the disk, to begin it anew."""
@@ -62,6 +72,8 @@ class DurableQueue(Queue):
         super().__init__(uid, depth)
         self._engine = engine
         self._window: deque[Message] = deque()
+        #: The commit that told the last finished delivery.
+        self.finished_at = 0
         #: Messages behind the window, on disk only.
         self._behind = depth
         self._last = 0
@@ -91,7 +103,15 @@ class DurableQueue(Queue):
     def done(self, message: Message) -> None:
         if not self.closed:
             self.depth -= 1
+            self.finished_at = self._engine.commits
             self._engine.finished(self.uid, message)
+
+    @property
+    def flowing(self) -> bool:
+        """Whether a delivery is likely to be finished in a moment."""
+        return (
+            self.depth > FLOWING_DEPTH and self._engine.commits - self.finished_at < FLOWING_COMMITS
+        )
 
     def position(self, message: Message) -> int:
         for index, waiting in enumerate(self._window):
@@ -105,9 +125,12 @@ class DurableQueue(Queue):
 class DurableEngine(Engine):
     """Survives the daemon. One file for all durable brokers and channels."""
 
-    def __init__(self, path: Path, limits: Limits = Limits()) -> None:
+    def __init__(self, path: Path, limits: Limits = Limits(), clock: Clock = SystemClock()) -> None:
         super().__init__(limits)
         self._path = path
+        self._clock = clock
+        self._patience: Timer | None = None
+        self.commits = 0
         self._database: sqlite3.Connection | None = None
         self._queues: dict[str, DurableQueue] = {}
         #: How many subscribers have not dealt with each message on disk.
@@ -118,7 +141,7 @@ class DurableEngine(Engine):
         self._accepted: list[tuple[Message, Sequence[Queue], bytes, Kept]] = []
         self._finished: list[tuple[int, str]] = []
         self._planned = False
-        self._commits = 0
+        self._copied = 0
         self._checkpoint: threading.Thread | None = None
 
     async def start(self) -> None:
@@ -139,6 +162,8 @@ class DurableEngine(Engine):
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._database = database = _connect(self._path)
+        # A commit writes whole pages: the smaller, the less.
+        database.execute("PRAGMA page_size = 2048")
         database.execute("PRAGMA journal_mode = WAL")
         # Checkpoints, which wait for the disk, are the other thread's.
         database.execute("PRAGMA wal_autocheckpoint = 0")
@@ -155,6 +180,8 @@ class DurableEngine(Engine):
             self._next = key + 1
 
     async def stop(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
         self._write()
         if self._checkpoint is not None:
             self._checkpoint.join(timeout=10)
@@ -193,7 +220,15 @@ class DurableEngine(Engine):
         self._next += 1
         self._left[message.key] = len(queues)
         self._accepted.append((message, queues, _pack(message), kept))
-        self._plan()
+        if not any(queue.flowing for queue in queues if isinstance(queue, DurableQueue)):
+            self._plan()
+        elif self._patience is None:
+            self._patience = self._clock.call_later(PATIENCE_SECONDS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        if self._accepted:
+            self._plan()
 
     def finished(self, uid: str, message: Message) -> None:
         """A subscriber is done with a message; the next commit says so."""
@@ -279,8 +314,8 @@ class DurableEngine(Engine):
                 self._left[key] = left
             else:
                 self._emptied.append((key,))
-        self._commits += 1
-        if self._commits >= CHECKPOINT_EVERY:
+        self.commits += 1
+        if self.commits - self._copied >= CHECKPOINT_EVERY:
             self._start_checkpoint()
         elif self._checkpoint is not None and not self._checkpoint.is_alive():
             self._checkpoint = None
@@ -303,7 +338,7 @@ class DurableEngine(Engine):
     def _start_checkpoint(self) -> None:
         if self._checkpoint is not None and self._checkpoint.is_alive():
             return
-        self._commits = 0
+        self._copied = self.commits
         self._lock(alone=False)
         self._checkpoint = threading.Thread(
             target=_checkpoint, args=(self._path,), name="durable engine checkpoint", daemon=True
