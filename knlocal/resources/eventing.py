@@ -166,6 +166,8 @@ def _default_trigger(obj: Obj, context: AdmissionContext) -> None:
     if spec.get("filter") is None:
         spec["filter"] = {}
     broker = spec.get("broker")
+    if ducks.feature(context, "cross-namespace-event-links"):
+        broker = (spec.get("brokerRef") or {}).get("name") or broker
     if broker and len(broker) <= 63:
         obj["metadata"].setdefault("labels", {})[BROKER_LABEL] = broker
     ducks.default_destination(spec.get("subscriber"), namespace)
@@ -188,6 +190,9 @@ def _validate_trigger(obj: Obj, context: AdmissionContext) -> FieldErrors:
     if context.old is not None:
         before, after = (context.old.get("spec") or {}).get("broker"), spec.get("broker")
         found.also(ducks.immutable(before, after, "string", "spec", "broker"))
+        if links:
+            before, after = (context.old.get("spec") or {}).get("brokerRef"), spec.get("brokerRef")
+            found.also(ducks.immutable(before, after, "*v1.KReference", "spec", "brokerRef"))
     return found
 
 

@@ -14,6 +14,7 @@ from knlocal.control.controller import Requeue, Watching
 from knlocal.eventing.addresses import HOST_URL
 from knlocal.eventing.children import NotOwned, child, ensure
 from knlocal.eventing.controller import EventingController, policies_off
+from knlocal.eventing.links import broker_of
 from knlocal.eventing.plane import BROKER, DURABLE_CLASS, TRIGGER
 from knlocal.resources.base import (
     GroupKind,
@@ -53,7 +54,7 @@ class BrokerController(EventingController):
     def watches(self) -> Sequence[Watching]:
         return [
             Watching(CONFIG_MAP, self._brokers_of_config),
-            Watching(TRIGGER, _broker_of_trigger),
+            Watching(TRIGGER, self._broker_of_trigger),
         ]
 
     def accepts(self, obj: Obj) -> bool:
@@ -157,10 +158,9 @@ class BrokerController(EventingController):
                 found.append(Key(*BROKER, namespace, broker["metadata"]["name"]))
         return found
 
-
-def _broker_of_trigger(trigger: Obj) -> list[Key]:
-    name = spec_of(trigger).get("broker")
-    return [Key(*BROKER, trigger["metadata"]["namespace"], name)] if name else []
+    def _broker_of_trigger(self, trigger: Obj) -> list[Key]:
+        key = broker_of(self.store, trigger)
+        return [key] if key.name else []
 
 
 def _trigger_channel(broker: Obj, template: dict[str, Any]) -> Obj:

@@ -10,6 +10,7 @@ from knlocal.control.controller import Requeue, Watching, owned_by
 from knlocal.eventing.addresses import HOST_URL, ROUTED_BY, channel_service
 from knlocal.eventing.children import NotOwned, child, ensure
 from knlocal.eventing.controller import EventingController, policies_off
+from knlocal.eventing.links import backing_channel
 from knlocal.eventing.plane import CHANNEL, DURABLE, IN_MEMORY_CHANNEL, SUBSCRIPTION
 from knlocal.resources.base import (
     GroupKind,
@@ -168,10 +169,8 @@ class InMemoryChannelController(EventingController):
         return None
 
     def _channel_of(self, subscription: Obj) -> list[Key]:
-        backing = self.plane.backing_channel(subscription)
-        if backing is None or backing[0] != IN_MEMORY_CHANNEL:
-            return []
-        return [Key(*IN_MEMORY_CHANNEL, subscription["metadata"]["namespace"], backing[1])]
+        backing = backing_channel(self.store, subscription)
+        return [backing] if backing and backing.group_kind == IN_MEMORY_CHANNEL else []
 
     def _if_features(self, obj: Obj) -> list[Key]:
         metadata = obj["metadata"]

@@ -8,6 +8,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Requeue, Watching
 from knlocal.eventing.controller import EventingController, oidc_off, put_address
+from knlocal.eventing.links import are_on, backing_channel, channel_of
 from knlocal.eventing.plane import CHANNEL, IN_MEMORY_CHANNEL, SUBSCRIPTION
 from knlocal.eventing.resolver import Unresolved
 from knlocal.resources.base import Key, Obj, is_deleting, key_of, spec_of, status_of
@@ -57,28 +58,28 @@ class SubscriptionController(EventingController):
             conditions.unknown("ChannelReady")
         self.finish(subscription, status, conditions)
         if backing is not None:
-            await self.plane.sync_channel(key.namespace, backing["metadata"]["name"])
+            place = backing["metadata"]
+            await self.plane.sync_channel(place["namespace"], place["name"])
         return None
 
     # -- the channel --------------------------------------------------------------------------
 
     def _backing(self, key: Key, subscription: Obj, conditions: Conditions) -> Obj | None:
         """The channel that carries the events; None (and conditions say so) while there is none."""
-        ref = spec_of(subscription)["channel"]
-        place = self.plane.backing_channel(subscription)
+        place = backing_channel(self.store, subscription)
         if place is None:
-            problem = f'channel "{ref["name"]}" has no backing channel yet'
-            if self.store.find(CHANNEL, key.namespace, ref["name"]) is None:
-                problem = f'channels.messaging.knative.dev "{ref["name"]}" not found'
+            named = channel_of(subscription)
+            problem = f'channel "{named.name}" has no backing channel yet'
+            if self.store.find_key(named) is None:
+                problem = f'channels.messaging.knative.dev "{named.name}" not found'
         else:
-            group_kind, name = place
-            self.destinations.track(Key(*group_kind, key.namespace, name), key, self.enqueue)
-            kind = self.store.registry.stored(group_kind)
-            channel = self.store.find(group_kind, key.namespace, name) if kind else None
+            self.destinations.track(place, key, self.enqueue)
+            kind = self.store.registry.stored(place.group_kind)
+            channel = self.store.find_key(place) if kind else None
             if channel is not None:
                 return channel
-            resource = kind.resource if kind else str(group_kind)
-            problem = f'{resource} "{name}" not found'
+            resource = kind.resource if kind else str(place.group_kind)
+            problem = f'{resource} "{place.name}" not found'
         conditions.unknown("AddedToChannel")
         conditions.unknown("ChannelReady")
         # Set last, so that Ready gives this reason.
@@ -124,12 +125,12 @@ class SubscriptionController(EventingController):
         )  # fmt: skip
 
     async def _let_go(self, key: Key, subscription: Obj) -> None:
-        place = self.plane.backing_channel(subscription)
+        place = backing_channel(self.store, subscription)
         if place is not None:
-            channel = self.store.find(place[0], key.namespace, place[1])
+            channel = self.store.find_key(place)
             if channel is not None:
                 self._leave(subscription, channel)
-                await self.plane.sync_channel(key.namespace, place[1])
+                await self.plane.sync_channel(place.namespace, place.name)
 
         def release(obj: Obj) -> None:
             held = obj["metadata"].get("finalizers") or []
@@ -178,11 +179,14 @@ class SubscriptionController(EventingController):
     def _subscriptions_of(self, channel: Obj) -> list[Key]:
         """A channel is meant by name, by its own kind or by the generic one in front of it."""
         metadata = channel["metadata"]
-        return [
-            key_of(subscription)
-            for subscription in self.store.list(SUBSCRIPTION, metadata["namespace"])
-            if (spec_of(subscription).get("channel") or {}).get("name") == metadata["name"]
-        ]
+        place = (metadata["namespace"], metadata["name"])
+        near = None if are_on(self.store) else metadata["namespace"]
+        found = []
+        for subscription in self.store.list(SUBSCRIPTION, near):
+            named = channel_of(subscription)
+            if (named.namespace, named.name) == place:
+                found.append(key_of(subscription))
+        return found
 
 
 def _entry(subscription: Obj, physical: Mapping[str, Any], channel: Obj) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching
 from knlocal.eventing.controller import EventingController, oidc_off, put_address
-from knlocal.eventing.controllers.broker import CLASSES
+from knlocal.eventing.controllers.broker import CLASSES, CONFIG_MAP
+from knlocal.eventing.links import broker_of, triggers_of
 from knlocal.eventing.plane import BROKER, TRIGGER
 from knlocal.eventing.resolver import Unresolved
 from knlocal.resources.base import (
@@ -40,23 +41,23 @@ class TriggerController(EventingController):
     )
 
     def watches(self) -> Sequence[Watching]:
-        return [Watching(BROKER, self._triggers_of)]
+        return [Watching(BROKER, self._triggers_of), Watching(CONFIG_MAP, self._if_features)]
 
     async def reconcile(self, key: Key) -> Requeue | None:
         trigger = self.store.find_key(key)
         self.destinations.begin(key)
         if trigger is None or is_deleting(trigger):
             return None  # the broker watches triggers, and forgets this one
-        name = spec_of(trigger).get("broker") or ""
-        broker = self.store.find(BROKER, key.namespace, name)
+        wanted = broker_of(self.store, trigger)
+        broker = self.store.find_key(wanted)
         if broker is None and annotations_of(trigger).get(INJECTION) == "enabled":
-            broker = self._inject(key.namespace, name)
+            broker = self._inject(wanted.namespace, wanted.name)
         if broker is not None and annotations_of(broker).get(BROKER_CLASS) not in CLASSES:
             return None  # another implementation's business
         status: dict[str, Any] = dict(status_of(trigger))
         conditions = self.conditions(trigger)
         oidc_off(conditions)
-        self._broker_ready(name, broker, conditions)
+        self._broker_ready(wanted.name, broker, conditions)
         if broker is None:
             self.finish(trigger, status, conditions)
             return None
@@ -69,7 +70,7 @@ class TriggerController(EventingController):
                 conditions.true("DeadLetterSinkResolved")
         conditions.true("SubscriptionReady")
         self.finish(trigger, status, conditions)
-        await self.plane.sync_broker(key.namespace, name)
+        await self.plane.sync_broker(wanted.namespace, wanted.name)
         return None
 
     def _broker_ready(self, name: str, broker: Obj | None, conditions: Conditions) -> None:
@@ -132,12 +133,13 @@ class TriggerController(EventingController):
             return self.store.find(BROKER, namespace, name)
 
     def _triggers_of(self, broker: Obj) -> list[Key]:
-        metadata = broker["metadata"]
-        return [
-            key_of(trigger)
-            for trigger in self.store.list(TRIGGER, metadata["namespace"])
-            if spec_of(trigger).get("broker") == metadata["name"]
-        ]
+        return [key_of(trigger) for trigger in triggers_of(self.store, broker)]
+
+    def _if_features(self, config_map: Obj) -> list[Key]:
+        """A broker elsewhere is one's own while `cross-namespace-event-links` is on."""
+        if config_map["metadata"]["name"] != "config-features":
+            return []
+        return [key_of(one) for one in self.store.list(TRIGGER) if spec_of(one).get("brokerRef")]
 
 
 def injected_broker(namespace: str, name: str) -> Obj:
