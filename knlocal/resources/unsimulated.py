@@ -87,10 +87,7 @@ _POD_SPECS: Mapping[GroupKind, str] = {
 
 _KEPT = "it is kept for clients that ask for it"
 _KINDS: Mapping[GroupKind, str] = {
-    GroupKind("apps", "StatefulSet"): f"its pods are not run; {_KEPT}",
-    GroupKind("apps", "DaemonSet"): f"its pods are not run; {_KEPT}",
     GroupKind("", "ReplicationController"): f"its pods are not run; {_KEPT}",
-    GroupKind("", "LimitRange"): f"limits are not imposed; {_KEPT}",
     GroupKind("networking.k8s.io", "NetworkPolicy"): f"every pod reaches every pod; {_KEPT}",
     GroupKind("networking.k8s.io", "Ingress"): f"the gateway serves Knative's routes only; {_KEPT}",
     GroupKind("scheduling.k8s.io", "PriorityClass"): _NO_PRIORITY,

@@ -18,6 +18,7 @@ from knlocal.workloads.disruption import DisruptionController
 from knlocal.workloads.horizontal import HorizontalPodAutoscalerController
 from knlocal.workloads.jobs import JobController
 from knlocal.workloads.kubelet import Kubelet
+from knlocal.workloads.limits import limit_admission
 from knlocal.workloads.podplan import PodNetwork, pod_id
 from knlocal.workloads.quota import QuotaController, quota_admission
 from knlocal.workloads.replicasets import ReplicaSetController
@@ -47,6 +48,7 @@ class Workloads:
         network: PodNetwork | None = None,
         issue_token: TokenIssuer | None = None,
     ) -> None:
+        store.admission.append(limit_admission(store))  # first: others look at what it sets
         self.kubelet = Kubelet(
             store,
             runtime,
