@@ -182,9 +182,9 @@ class Screen:
 
     def table(self, daemon: Daemon) -> None:
         self._table_shown = True
-        for timer, line in self._waiting.values():
+        for timer, late in self._waiting.values():
             timer.cancel()
-            self.line(line)
+            self.line(late)
         self._waiting.clear()
         rows = service_rows(self.services(daemon), self._namespace)
         self.print()
