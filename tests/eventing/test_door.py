@@ -37,13 +37,15 @@ class Door(NamedTuple):
         return await self.ask("POST", path, [(k, v) for k, v in headers.items() if v], body)
 
 
-@pytest.fixture
-async def door() -> AsyncIterator[Door]:
+@pytest.fixture(params=["at once", "with a task"])
+async def door(request: pytest.FixtureRequest) -> AsyncIterator[Door]:
     clock = SystemClock()
     plane = Plane(clock, MemoryEngine())
     await plane.start()
     # One listener for the brokers' host under the address that the test connects to.
-    plane.routes.put("door", {"127.0.0.1": Route(plane.ingress)})
+    at_once = request.param == "at once"
+    route = plane.ingress.route if at_once else Route(plane.ingress)
+    plane.routes.put("door", {"127.0.0.1": route})
     gateway = Gateway(plane.routes, clock)
     address = await gateway.listen("127.0.0.1", 0, "external")
     client = HttpClient(None, clock)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from knlocal.gateway.chunked import ChunkedDecoder
 from knlocal.gateway.http1 import (
     BadMessage,
+    RequestHead,
+    _parse_request,
     check_unfinished_head,
     encode_head,
     parse_request_head,
@@ -94,6 +97,36 @@ def test_an_accepted_head_can_be_sent_on_and_means_the_same(noise: bytes) -> Non
     again = parse_request_head(encode_head(lines)[:-4])
     assert list(again.headers.items()) == list(head.headers.items())
     assert again.length == head.length
+
+
+VALUES = st.one_of(
+    st.sampled_from(
+        ["", " ", "a", " a", "a ", "a\t", "a: b", "5", "5, 5", "5, 6", "chunked", "x\r"]
+    ),
+    st.text(max_size=8),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ce-id", "Ce-Type", "X", "X "]), VALUES), max_size=4),
+       VALUES, st.sampled_from([": ", ":", " : "]), st.booleans())  # fmt: skip
+def test_a_head_whose_names_are_known_means_what_it_would_anew(
+    fields: list[tuple[str, str]], length: str, colon: str, early: bool
+) -> None:
+    def head(fields: list[tuple[str, str]], length: str, colon: str) -> bytes:
+        lines = [f"{name}{colon}{value}" for name, value in fields]
+        lines.insert(0 if early else len(lines), f"Content-Length{colon}{length}")
+        text = "\r\n".join(["POST /a/b?c HTTP/1.1", "Host: a", *lines])
+        return text.encode("utf-8", "surrogatepass")
+
+    def meaning(parse: Callable[[bytes], RequestHead], data: bytes) -> object:
+        try:
+            return parse(data)
+        except BadMessage as bad:
+            return str(bad)
+
+    meaning(parse_request_head, head([(name.strip(), "v") for name, _ in fields], "1", ": "))
+    data = head(fields, length, colon)
+    assert meaning(parse_request_head, data) == meaning(_parse_request, data)
 
 
 @pytest.mark.parametrize(

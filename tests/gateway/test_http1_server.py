@@ -47,6 +47,59 @@ async def test_pipelined_requests_are_answered_in_order(door: Door) -> None:
     assert [(await wire.response())[1] for _ in range(10)] == [b"%d" % n for n in range(10)]
 
 
+async def test_what_is_all_here_may_be_answered_without_a_task(door: Door) -> None:
+    """However many come at once, mixed with those that need their handler, in order."""
+
+    def at_once(request: Request) -> bool:
+        number = int(request.buffered() or b"0")
+        if number % 5 == 0:
+            return False
+        if number % 7 == 0:
+            asyncio.get_running_loop().call_later(0.001, request.respond_now, 200, (), str(number))
+        elif number % 2:
+            request.respond_now(202)
+        else:
+            request.respond_now(200, [("X-N", "1")], str(number))
+        return True
+
+    door.routes.put("test", {"app.test": Route(echo, at_once=at_once)})
+    gateway = Gateway(door.routes, door.clock)  # which records nothing
+    door.host, door.port = await gateway.listen("127.0.0.1", 0, "external")
+    wire = await door.connect()
+    count = 2000
+    requests = [
+        b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\n\r\n%04d" % number
+        for number in range(count)
+    ]
+    await wire.send(b"".join(requests))
+    for number in range(count):
+        head, body = await wire.response()
+        if number % 5 == 0:
+            assert body == b"%04d" % number
+        elif number % 7 == 0 or number % 2 == 0:
+            assert body == b"%d" % number
+        else:
+            assert head.startswith(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nDate: ")
+    await gateway.close()
+
+
+async def test_a_client_that_leaves_before_it_is_answered_harms_nobody(door: Door) -> None:
+    asked: list[Request] = []
+    door.routes.put(
+        "test", {"app.test": Route(hello, at_once=lambda request: not asked.append(request))}
+    )
+    gateway = Gateway(door.routes, door.clock)
+    door.host, door.port = await gateway.listen("127.0.0.1", 0, "external")
+    wire = await door.connect()
+    await wire.send(GET)
+    await eventually(lambda: asked)
+    wire.reset()
+    await eventually(lambda: asked[0]._connection.lost)  # type: ignore[attr-defined]
+    asked[0].respond_now(202)
+    assert not asked[0].finished
+    await gateway.close()
+
+
 async def test_a_request_may_arrive_byte_by_byte(door: Door) -> None:
     door.serve(echo)
     wire = await door.connect()
