@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from knlocal.resources.base import GroupKind, Obj, is_deleting, timestamp
-from knlocal.store.store import NAMESPACE, Store
+from knlocal.resources.base import Obj, is_deleting, timestamp
+from knlocal.store.store import EVENT, NAMESPACE, Store
 
-EVENT = GroupKind("", "Event")
 #: Kubernetes forgets Events after an hour; here the oldest go when there are this many.
 MOST_EVENTS = 2_000
 

@@ -59,11 +59,12 @@ class Objects:
     def kinds(self) -> Iterator[GroupKind]:
         return (group_kind for group_kind, table in self._tables.items() if table)
 
-    def put(self, group_kind: GroupKind, place: Place, json: bytes) -> Obj:
-        """Add or replace an object; returns it decoded."""
+    def put(self, group_kind: GroupKind, place: Place, json: bytes, *, keep: bool = True) -> Obj:
+        """Add or replace an object; returns it decoded. Without `keep` it does not count as used:
+        nobody is expected to look at it soon."""
         self._forget(group_kind, place)
         self._tables[group_kind][place] = json
-        return self._keep(json)
+        return self._keep(json) if keep else _decode(json)
 
     def remove(self, group_kind: GroupKind, place: Place) -> None:
         self._forget(group_kind, place)

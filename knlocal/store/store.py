@@ -53,6 +53,7 @@ SAVE_AGAIN = 1.0
 NAMESPACE = GroupKind("", "Namespace")
 CONFIG_MAP = GroupKind("", "ConfigMap")
 POD = GroupKind("", "Pod")
+EVENT = GroupKind("", "Event")
 SYSTEM_USER = "system:serviceaccount:knative-serving:controller"
 
 #: Fields of metadata that only the store sets.
@@ -511,7 +512,7 @@ class Store:
             self._index(key, old, None)
             self._unsaved[key] = None
         else:
-            obj = self._objects.put(group_kind, place, json)
+            obj = self._objects.put(group_kind, place, json, keep=group_kind != EVENT)
             self._index(key, old, obj)
             self._unsaved[key] = json
         self.version = version
