@@ -88,6 +88,8 @@ class ContainerPlan:
     capabilities_drop: Sequence[str] = ()
     tty: bool = False
     stdin: bool = False
+    stdin_once: bool = False
+    """Its stdin ends when that of the first client attached to it does."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     local_command: Sequence[str] | None = None
     """For the process runtime: what to run instead of an image (annotation knlocal.dev/run)."""

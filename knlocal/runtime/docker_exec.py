@@ -83,7 +83,10 @@ async def attach(engine: Engine, container_id: str, *, stdin: bool) -> ExecStrea
         state = (await engine.get(f"{base}/json"))["State"]
         return 0 if state["Running"] else int(state["ExitCode"])
 
-    return await HijackedStream.open(engine, path, None, tty, resize, wait)
+    stream = await HijackedStream.open(engine, path, None, tty, resize, wait)
+    # Otherwise the engine takes the end of this client's stdin for the end of its interest.
+    stream.ends_stdin = bool(shown["Config"].get("StdinOnce"))
+    return stream
 
 
 class HijackedStream(ExecStream):
@@ -95,6 +98,7 @@ class HijackedStream(ExecStream):
         self._resize = resize
         self._wait = wait
         self._ended = asyncio.Event()
+        self.ends_stdin = True
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
 
@@ -125,7 +129,7 @@ class HijackedStream(ExecStream):
             if data:
                 self._writer.write(data)
                 await self._writer.drain()
-            elif self._writer.can_write_eof():
+            elif self.ends_stdin and self._writer.can_write_eof():
                 self._writer.write_eof()
         except (ConnectionError, OSError, RuntimeError):
             pass  # the command has ended; its exit code tells

@@ -81,6 +81,7 @@ def container(
         "Labels": labels.of_container(ground.project, plan, one, role, attempt),
         "Tty": one.tty,
         "OpenStdin": one.stdin,
+        "StdinOnce": one.stdin_once,
         "HostConfig": host,
     }
     if one.command:

@@ -207,6 +207,7 @@ def _container(
         capabilities_drop=tuple(capabilities.get("drop") or ()),
         tty=bool(container.get("tty")),
         stdin=bool(container.get("stdin")),
+        stdin_once=bool(container.get("stdinOnce")),
         pull_policy=container.get("imagePullPolicy") or "IfNotPresent",
         local_command=command,
         local_dir=directory,

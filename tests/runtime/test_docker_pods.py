@@ -16,6 +16,7 @@ import pytest
 from knlocal.runtime import labels
 from knlocal.runtime.api import (
     ContainerPlan,
+    ExecStream,
     ImageMissing,
     Mount,
     PodId,
@@ -457,3 +458,41 @@ async def test_the_sandbox_needs_no_registry_and_almost_no_room(runtime: Runtime
 
 def test_the_test_images_are_named_once() -> None:
     assert build.IMAGES["httpd"][0] == HTTPD
+
+
+# -- stdin ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_the_end_of_a_clients_stdin_is_not_the_end_of_its_output(
+    house: House, runtime: Runtime, once: bool
+) -> None:
+    """`kubectl run -i < /dev/null`: what is written afterwards is still shown."""
+    code = """
+        import sys
+        print("got", sys.stdin.readline().strip(), flush=True)
+        print("rest", repr(sys.stdin.readline()) if "once" in sys.argv else "", flush=True)
+    """
+    one = house.python(textwrap.dedent(code), stdin=True, stdin_once=once)
+    one = replace(one, args=("once",) if once else ())
+    plan = await serve(runtime, one)
+    stream = await runtime.attach(plan.id, "user", stdin=True)
+    if once:
+        await stream.write(b"a line\n")
+        await stream.write(b"")
+        assert await _all_of(stream) == b"got a line\nrest ''\n"
+    else:
+        await stream.write(b"")
+        other = await runtime.attach(plan.id, "user", stdin=True)
+        await other.write(b"a line\n")
+        assert await _all_of(stream) == b"got a line\nrest \n"
+        await other.close()
+    await stream.close()
+
+
+async def _all_of(stream: ExecStream) -> bytes:
+    return await asyncio.wait_for(_joined(stream), 30)
+
+
+async def _joined(stream: ExecStream) -> bytes:
+    return b"".join([data async for _, data in stream])
