@@ -10,6 +10,8 @@ from aiohttp import web
 from knlocal.apiserver import negotiation
 from knlocal.apiserver.pages import Paging, forbidden, wanted_version
 from knlocal.apiserver.requests import ApiRequest
+from knlocal.apiserver.streams.messages import send_events
+from knlocal.apiserver.streams.upgrade import wants_websocket
 from knlocal.apiserver.table import partial_metadata, table
 from knlocal.apiserver.watches import Matches, WatchPlan, WatchStream
 from knlocal.resources import labels
@@ -158,12 +160,14 @@ class Reader:
         plan, version = self._watch_plan(request, media.transform())
         group_kind = request.group_kind
         with self._store.watch(group_kind, request.namespace, version) as changes:
+            stream = WatchStream(plan, changes, self._store.clock)
+            if wants_websocket(request.http):
+                return await send_events(request.http, stream.run)
             response = web.StreamResponse()
             response.headers["Content-Type"] = negotiation.JSON
             response.headers["Cache-Control"] = "no-cache, private"
             response.enable_chunked_encoding()
             await response.prepare(request.http)
-            stream = WatchStream(plan, changes, self._store.clock)
             await stream.run(response)
             await response.write_eof()
         return response

@@ -14,7 +14,9 @@ from knlocal.apiserver import negotiation
 from knlocal.apiserver.containers import choose_container, log_options, running_container
 from knlocal.apiserver.requests import ApiRequest
 from knlocal.apiserver.streams import channels as ch
+from knlocal.apiserver.streams.messages import Sink, send_output
 from knlocal.apiserver.streams.port_forward import forward
+from knlocal.apiserver.streams.upgrade import wants_websocket
 from knlocal.apiserver.writing import delete_wishes
 from knlocal.resources.base import GroupKind, Obj
 from knlocal.resources.labels import from_label_selector
@@ -138,27 +140,32 @@ class PodStreams:
     async def _stream_log(
         self, request: ApiRequest, chunks: AsyncIterator[bytes], limit: int | None
     ) -> web.StreamResponse:
-        response = web.StreamResponse()
-        response.headers["Content-Type"] = "text/plain"
-        response.headers["Cache-Control"] = "no-cache, private"
-        response.enable_chunked_encoding()
         try:
             # The first chunk is fetched before the answer begins: an error can still be a Status.
             first = await _first(chunks) if not request.query.flag("follow") else b""
         except RuntimeFailure as error:
             raise BadRequest(error.message) from None
+
+        async def write(sink: Sink) -> None:
+            left = limit
+            try:
+                async for chunk in _with_first(first, chunks):
+                    await sink.write(chunk if left is None else chunk[:left])
+                    if left is not None:
+                        left -= len(chunk)
+                        if left <= 0:
+                            break
+            except (RuntimeFailure, StatusError) as error:
+                await sink.write(f"{error.message}\n".encode())
+
+        if wants_websocket(request.http):
+            return await send_output(request.http, write)
+        response = web.StreamResponse()
+        response.headers["Content-Type"] = "text/plain"
+        response.headers["Cache-Control"] = "no-cache, private"
+        response.enable_chunked_encoding()
         await response.prepare(request.http)
-        left = limit
-        try:
-            async for chunk in _with_first(first, chunks):
-                data = chunk if left is None else chunk[:left]
-                await response.write(data)
-                if left is not None:
-                    left -= len(data)
-                    if left <= 0:
-                        break
-        except (RuntimeFailure, StatusError) as error:
-            await response.write(f"{error.message}\n".encode())
+        await write(response)
         await response.write_eof()
         return response
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from aiohttp import web
 
+from knlocal.apiserver.streams.messages import Sink
 from knlocal.apiserver.table import partial_metadata, table
 from knlocal.clock import Clock
 from knlocal.resources.base import Obj, copy
@@ -57,7 +57,7 @@ class WatchStream:
         self._version = plan.version
         self._columns_sent = False
 
-    async def run(self, response: web.StreamResponse) -> None:
+    async def run(self, response: Sink) -> None:
         plan = self._plan
         seconds = plan.timeout_seconds or DEFAULT_SECONDS + random.uniform(0, 300)
         for lines in self._beginning():

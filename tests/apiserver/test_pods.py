@@ -153,6 +153,19 @@ async def talker(api: Api, pods: RuntimePods) -> Api:
 # --- logs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("protocols", "message"),
+    [((), b"three\n"), (("base64.binary.k8s.io",), "dGhyZWUK")],
+)
+async def test_logs_come_over_a_websocket_too(
+    talker: Api, protocols: tuple[str, ...], message: object
+) -> None:
+    headers = {"Authorization": f"Bearer {talker.server.tokens.admin}"}
+    url = f"{talker.server.url}{PODS}/talker/log?tailLines=1"
+    async with talker.session.ws_connect(url, headers=headers, protocols=protocols) as socket:
+        assert [got.data async for got in socket] == [message]
+
+
 @needs_kubectl
 async def test_logs_whole_tail_and_limited(talker: Api) -> None:
     assert await talker.kubectl("logs", "talker") == "one\ntwo\nthree\n"

@@ -178,3 +178,19 @@ async def test_the_old_watch_path_still_works(api: Api) -> None:
     api.store.create(config_map("a"))
     async with await api.stream("/api/v1/watch/namespaces/default/configmaps/a") as watch:
         assert names(json.loads(json.dumps(await event_of(watch)))) == ("ADDED", "a")
+
+
+async def test_a_watch_over_a_websocket_sends_a_message_for_each_event(api: Api) -> None:
+    api.store.create(config_map("one"))
+    headers = {"Authorization": f"Bearer {api.server.tokens.admin}"}
+    path = "/api/v1/namespaces/default/configmaps"
+    url = f"{api.server.url}{path}?watch=true&fieldSelector=metadata.name!%3Dkube-root-ca.crt"
+    async with api.session.ws_connect(url, headers=headers) as socket:
+        first = await socket.receive_json(timeout=PATIENCE)
+        assert (first["type"], first["object"]["metadata"]["name"]) == ("ADDED", "one")
+        api.store.create(config_map("two"))
+        second = await socket.receive_json(timeout=PATIENCE)
+        assert (second["type"], second["object"]["metadata"]["name"]) == ("ADDED", "two")
+    async with api.session.ws_connect(f"{url}&timeoutSeconds=1", headers=headers) as socket:
+        kinds = [message.type async for message in socket]  # ends by itself
+        assert len(kinds) == 2
