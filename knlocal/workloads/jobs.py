@@ -28,6 +28,7 @@ from knlocal.resources.base import (
 from knlocal.resources.names import generate_name
 from knlocal.resources.status import NotFound, StatusError
 from knlocal.store.store import Store
+from knlocal.workloads.adoption import Adoption
 from knlocal.workloads.indexes import INDEX, format_indexes, index_of, parse_indexes
 from knlocal.workloads.jobpolicies import (
     FAILURE_COUNT,
@@ -60,10 +61,11 @@ class JobController(Controller):
 
     def __init__(self, store: Store) -> None:
         super().__init__(store, EventRecorder(store, "job-controller"))
+        self._adoption = Adoption(store, JOB)
         self._last_failure: dict[str, tuple[int, datetime]] = {}
 
     def watches(self) -> Sequence[Watching]:
-        return [Watching(POD, owned_by(JOB))]
+        return [Watching(POD, owned_by(JOB)), Watching(POD, self._adoption.wanted_by)]
 
     async def reconcile(self, key: Key) -> Requeue | None:
         job = self.store.find_key(key)
@@ -72,6 +74,7 @@ class JobController(Controller):
             return None
         if is_finished(job):
             return self._expire(job)
+        self._adoption.settle(job)
         job = self._count(job)
         if verdict := self._verdict(job):
             return self._finish(fresh(self.store, job), verdict)

@@ -19,6 +19,7 @@ from knlocal.resources.base import (
 )
 from knlocal.resources.status import NotFound, StatusError
 from knlocal.store.store import Store
+from knlocal.workloads.adoption import Adoption
 from knlocal.workloads.podcontrol import (
     available_in,
     deletion_order,
@@ -41,14 +42,19 @@ class ReplicaSetController(Controller):
     def __init__(self, store: Store, standbys: Standbys | None = None) -> None:
         super().__init__(store, EventRecorder(store, "replicaset-controller"))
         self._standbys = standbys
+        self._adoption = Adoption(store, REPLICA_SET)
 
     def watches(self) -> Sequence[Watching]:
-        return [Watching(POD, owned_by(REPLICA_SET))]
+        return [
+            Watching(POD, owned_by(REPLICA_SET)),
+            Watching(POD, self._adoption.wanted_by),
+        ]
 
     async def reconcile(self, key: Key) -> Requeue | None:
         replica_set = self.store.find_key(key)
         if replica_set is None or is_deleting(replica_set):
             return None
+        self._adoption.settle(replica_set)
         failure = self._fill_up(replica_set)
         after = self._report(key, failure)
         if self._standbys and not int(spec_of(replica_set).get("replicas", 1)):

@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from tests.e2e.conftest import DEADLINE, SERVER, Knlocal
+import pytest
+
+from tests.e2e.conftest import DEADLINE, SERVER, Knlocal, running
 
 
 @contextmanager
@@ -28,8 +31,13 @@ def up(knlocal: Knlocal) -> Iterator[list[str]]:
 
     reader = threading.Thread(target=follow, daemon=True)
     reader.start()
+
+    def is_up() -> bool:
+        assert process.poll() is None, "".join(lines)
+        return any("Ctrl-C stops everything" in line for line in lines)
+
     try:
-        knlocal.until(lambda: any("Ctrl-C stops everything" in line for line in lines))
+        knlocal.until(is_up)
         yield lines
     finally:
         process.terminate()
@@ -160,3 +168,33 @@ def test_a_manifest_that_is_edited_or_removed_follows(local: Knlocal) -> None:
         local.until(lambda: value() == '"a": "2"')
         (folder / "c.yaml").unlink()
         local.until(lambda: value() == "")
+
+
+@pytest.fixture
+def in_docker(project: Path) -> Iterator[Knlocal]:
+    yield from running(project, "docker")
+
+
+def save(knlocal: Knlocal, number: int) -> None:
+    """A save, and the pod that is held for the one after it."""
+    knlocal.source("main.py", code(f"save-{number}"))
+    knlocal.until(lambda: says(knlocal, f"save-{number} hello-{number:05d}"))
+    knlocal.until(lambda: held(knlocal, number + 1))
+
+
+def held(knlocal: Knlocal, number: int) -> bool:
+    return any(f".hello-{number:05d}-" in name for name in knlocal.left())
+
+
+@pytest.mark.docker
+def test_the_pod_that_is_held_for_the_next_save_outlives_no_daemon(in_docker: Knlocal) -> None:
+    in_docker("up", "-d")
+    save(in_docker, 2)
+    save(in_docker, 3)
+    in_docker.kill()
+    assert held(in_docker, 4)
+    in_docker("up", "-d")
+    in_docker.until(lambda: says(in_docker, "save-3"))
+    save(in_docker, 4)
+    in_docker("down")
+    assert in_docker.left() == []

@@ -180,3 +180,42 @@ async def test_a_name_that_is_taken_is_avoided(cluster: Cluster) -> None:
     assert len(names) == 2
     assert first["metadata"]["name"] in names
     assert not any(is_deleting(p) for p in cluster.store.list(GroupKind("", "Pod")))
+
+
+async def test_a_pod_whose_label_is_taken_away_runs_on_beside_its_successor(
+    cluster: Cluster,
+) -> None:
+    """How one takes a broken pod out of service to look at it."""
+    cluster.create(deployment(cluster, 1))
+    await complete(cluster, 1)
+    [before] = live(cluster)
+    name = before["metadata"]["name"]
+    cluster.store.modify(
+        POD, "default", name, lambda p: p["metadata"]["labels"].__setitem__("app", "debug")
+    )
+    await cluster.until(lambda: len([p for p in live(cluster) if is_ready(p)]) == 2)
+    assert not (cluster.find(name) or {})["metadata"].get("ownerReferences")
+    cluster.store.modify(
+        POD, "default", name, lambda p: p["metadata"]["labels"].__setitem__("app", "web")
+    )
+    await cluster.until(lambda: len(cluster.store.list(POD)) == 1)
+    await complete(cluster, 1)
+
+
+async def test_a_replica_set_takes_in_the_pods_that_are_there(cluster: Cluster) -> None:
+    cluster.create(deployment(cluster, 1))
+    await complete(cluster, 1)
+    [before] = live(cluster)
+    [replica_set] = cluster.store.list(REPLICA_SET)
+    cluster.store.delete(DEPLOYMENT, "default", "web", propagation="Orphan")
+    name = replica_set["metadata"]["name"]
+    cluster.store.delete(REPLICA_SET, "default", name, propagation="Orphan")
+    await cluster.until(lambda: not (cluster.find(before["metadata"]["name"]) or {})["metadata"]
+                        .get("ownerReferences"))  # fmt: skip
+    metadata = {"name": "again", "namespace": "default"}
+    cluster.create({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata,
+                    "spec": replica_set["spec"]})  # fmt: skip
+    await cluster.until(
+        lambda: status_of(cluster.find("again", REPLICA_SET) or {}).get("readyReplicas") == 1
+    )
+    assert [p["metadata"]["uid"] for p in live(cluster)] == [before["metadata"]["uid"]]
