@@ -60,6 +60,7 @@ class ServerContext:
         self,
         serve: Callable[[Request], Awaitable[object]],
         serve_at_once: Callable[[Request], bool],
+        wants_whole: Callable[[Request], bool],
         exposure: Exposure,
         scheme: Literal["http", "https"],
         deadlines: DeadlineBook,
@@ -69,6 +70,8 @@ class ServerContext:
         self.serve = serve
         self.serve_at_once = serve_at_once
         """Answers a request that is all here without a task, when it can: True when it will."""
+        self.wants_whole = wants_whole
+        """Whether `serve_at_once` has a use for a request once its body is here."""
         self.exposure = exposure
         self.scheme = scheme
         self.limits = limits

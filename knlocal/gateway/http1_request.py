@@ -65,6 +65,12 @@ class Http1Request(Request):
             self.incoming = Incoming(connection.pause_reading, connection.resume_reading)
             self._awaits_continue = self.expects_continue
 
+    def is_whole(self) -> None:
+        """All of the body is here, and nobody has begun to read it."""
+        if self.incoming is not None and self.incoming.trailers is None:
+            self._whole = self.incoming.take()
+            self.incoming = None
+
     # What came
 
     @property

@@ -32,6 +32,9 @@ from knlocal.gateway.outbox import Writer
 _DRAIN: Final = 256 * 1024
 """Bytes of an unread request body worth reading to keep the connection (as Go's server)."""
 
+_SHORT: Final = 64 * 1024
+"""Bytes of a body that may be waited for before its request is looked at."""
+
 _SWITCH_TO_H2C: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 )
@@ -52,6 +55,7 @@ class Http1Connection(Writer):
         self._left = 0
         self._lingering = False
         self._advancing = False
+        self._awaits_whole = False
         self._deadlines = context.idle_deadlines
         self._deadline = 0
 
@@ -146,6 +150,9 @@ class Http1Connection(Writer):
             self._request = request = Http1Request(self, parsed, None)
             if not self._begin_body(request, length, rest):
                 return False
+            if 0 < length <= _SHORT and self.context.wants_whole(request):
+                self._awaits_whole = True
+                return True  # `_body_ended` goes on
         self._task = self.loop.create_task(self._run(request))
         return True
 
@@ -219,6 +226,11 @@ class Http1Connection(Writer):
         self._buffer = rest
         if request.finished:
             self.answered(request)
+        elif self._awaits_whole:
+            self._awaits_whole = False
+            request.is_whole()
+            if not self.context.serve_at_once(request):
+                self._task = self.loop.create_task(self._run(request))
 
     def _broken_body(self, request: Http1Request, bad: BadMessage) -> None:
         """The client broke its own framing: nothing after it can be understood."""
@@ -227,6 +239,7 @@ class Http1Connection(Writer):
             return
         request.body_ended = request.finished = True
         self._request = None
+        self._awaits_whole = False
         if request.incoming is not None:
             request.incoming.fail(ClientGone())
         if self._task is not None:

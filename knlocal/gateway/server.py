@@ -77,6 +77,7 @@ class Gateway:
         context = ServerContext(
             self.handle,
             self.handle_at_once,
+            self.wants_whole,
             exposure,
             "https" if ssl else "http",
             self._deadlines,
@@ -120,6 +121,13 @@ class Gateway:
         if self.journal_hook is None:
             return dispatch(self.routes, request)
         return self._recorded(request, self.journal_hook)
+
+    def wants_whole(self, request: Request) -> bool:
+        """Whether it pays to wait for the request's body."""
+        if self.routes.around is not None or self.journal_hook is not None:
+            return False
+        route = self.routes.find(request.host, request.exposure)
+        return route is not None and route.at_once is not None and not request.expects_continue
 
     def handle_at_once(self, request: Request) -> bool:
         """Let the route take a request that is all here, without a task; False when it does not."""

@@ -47,7 +47,8 @@ async def test_pipelined_requests_are_answered_in_order(door: Door) -> None:
     assert [(await wire.response())[1] for _ in range(10)] == [b"%d" % n for n in range(10)]
 
 
-async def test_what_is_all_here_may_be_answered_without_a_task(door: Door) -> None:
+@pytest.mark.parametrize("size", [1_000_000, 1000, 61])
+async def test_what_is_all_here_may_be_answered_without_a_task(door: Door, size: int) -> None:
     """However many come at once, mixed with those that need their handler, in order."""
 
     def at_once(request: Request) -> bool:
@@ -67,11 +68,12 @@ async def test_what_is_all_here_may_be_answered_without_a_task(door: Door) -> No
     door.host, door.port = await gateway.listen("127.0.0.1", 0, "external")
     wire = await door.connect()
     count = 2000
-    requests = [
+    requests = b"".join(
         b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\n\r\n%04d" % number
         for number in range(count)
-    ]
-    await wire.send(b"".join(requests))
+    )
+    for start in range(0, len(requests), size):
+        await wire.send(requests[start : start + size])
     for number in range(count):
         head, body = await wire.response()
         if number % 5 == 0:
