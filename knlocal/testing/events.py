@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,11 +12,14 @@ from cloudevents.core.base import BaseCloudEvent
 
 from knlocal.events import Event, encode
 from knlocal.events.sdk import from_sdk
+from knlocal.journal.trail import Trail
 from knlocal.resources.base import GroupKind
-from knlocal.testing.matching import data_of, explain, mismatches, seconds
+from knlocal.testing.matching import data_of, explain, hidden, mismatches, seconds
 
 if TYPE_CHECKING:
     from knlocal.testing.project import LocalProject
+
+__tracebackhide__ = hidden
 
 BROKER = GroupKind("eventing.knative.dev", "Broker")
 CHANNEL = GroupKind("messaging.knative.dev", "Channel")
@@ -105,6 +108,15 @@ class Events:
     async def aexpect(self, *, within: float | str = "5s", **wanted: Any) -> Event:
         return await self._project.aio(self._expect(seconds(within), wanted))
 
+    def trails(self) -> str:
+        """What passed the project's brokers and channels, and who wanted it: for messages."""
+        place = self._project.namespace
+        found = [t for t in self._project.daemon.journal.trails() if t.door.namespace == place]
+        if not found:
+            return ""
+        lines = [line for trail in found[-10:] for line in _passed(trail)]
+        return "\n".join(["", "what passed brokers and channels:", *lines])
+
     async def _expect(self, limit: float, wanted: Mapping[str, Any]) -> Event:
         journal, place = self._project.daemon.journal, self._project.namespace
         changed = asyncio.Event()
@@ -130,6 +142,19 @@ class Events:
             raise AssertionError(f"no event with {shown} within {limit:g} s; {arrived}") from None
         finally:
             stop()
+
+
+def _passed(trail: Trail) -> Iterator[str]:
+    """A trail in a line, and one for each who did not get the event."""
+    entry = trail.to_json()
+    yield f"  - {trail.event.type} {trail.event.id} at {entry['door']['label']}"
+    if not entry["subscribers"]:
+        yield "      where nobody subscribes"
+    for one in entry["subscribers"]:
+        if one["outcome"] == "refused":
+            yield f"      {one['name']}: not for it: {one['refused']['text']}"
+        else:
+            yield f"      {one['name']}: {one['outcome']}"
 
 
 def make(type_: str, source: str, data: Any, id_: str, attributes: Mapping[str, str]) -> Event:

@@ -17,10 +17,12 @@ import orjson
 from knlocal.events import Event
 from knlocal.journal import Recording, Trail
 from knlocal.journal.recording import read_recording
-from knlocal.testing.matching import data_of
+from knlocal.testing.matching import data_of, hidden
 
 if TYPE_CHECKING:
     from knlocal.testing.project import LocalProject
+
+__tracebackhide__ = hidden
 
 #: Stands for the run's own namespace in a recording.
 ANY = "NAMESPACE"

@@ -14,7 +14,9 @@ from knlocal.project.door import Told
 from knlocal.runtime.api import Runtime
 from knlocal.testing.faults import FaultSwitch
 from knlocal.testing.loop import LoopThread
-from knlocal.testing.matching import seconds
+from knlocal.testing.matching import hidden, seconds
+
+__tracebackhide__ = hidden
 
 T = TypeVar("T")
 RuntimeName = Literal["auto", "docker", "process"]

@@ -8,6 +8,10 @@ from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
+from knlocal.testing.matching import hidden
+
+__tracebackhide__ = hidden
+
 T = TypeVar("T")
 
 
@@ -31,6 +35,8 @@ class LoopThread:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(within)
+        except AssertionError as error:  # of a test: the way it came is of no interest
+            raise error.with_traceback(None) from error.__cause__
         except FutureTimeoutError:
             if future.done():
                 raise

@@ -11,6 +11,15 @@ import orjson
 from knlocal.events import Event
 
 
+def hidden(excinfo: Any) -> bool:
+    """Whether pytest leaves a frame of the plugin out (a module's `__tracebackhide__`): a failed
+    expectation is shown where the test asked, a mistake of the plugin's own where it was made."""
+    return isinstance(excinfo.value, AssertionError)
+
+
+__tracebackhide__ = hidden
+
+
 def seconds(duration: float | str) -> float:
     """Seconds from a number, or from text such as "5s", "250ms", "1m30s", "24h"."""
     if isinstance(duration, (int, float)):

@@ -14,6 +14,7 @@ from knlocal.control.conditions import find_condition, is_ready
 from knlocal.project import apply, config, manifests
 from knlocal.project.apply import INVENTORY_NAMESPACE, StoreTarget
 from knlocal.project.door import Told
+from knlocal.project.errors import did_you_mean
 from knlocal.project.manifests import Manifest
 from knlocal.project.settings import Settings
 from knlocal.resources.base import (
@@ -31,13 +32,17 @@ from knlocal.testing.events import Events
 from knlocal.testing.faults import Faults
 from knlocal.testing.golden import Golden
 from knlocal.testing.host import Host, Leak
-from knlocal.testing.matching import seconds
+from knlocal.testing.matching import hidden, seconds
 from knlocal.testing.services import ServiceClient
 from knlocal.testing.sink import Sink
+
+__tracebackhide__ = hidden
 
 T = TypeVar("T")
 NAMESPACE = GroupKind("", "Namespace")
 POD = GroupKind("", "Pod")
+SERVICE = GroupKind("serving.knative.dev", "Service")
+ROUTE = GroupKind("serving.knative.dev", "Route")
 
 
 class TestClock:
@@ -174,12 +179,21 @@ class LocalProject:
 
     def service(self, name: str, *, tag: str = "", namespace: str = "") -> ServiceClient:
         """A service to call; with `tag`, its tagged target."""
+        place = namespace or self.namespace
         first = f"{tag}-{name}" if tag else name
-        return ServiceClient(self, f"{first}.{namespace or self.namespace}.{self.daemon.domain}")
+        return ServiceClient(self, f"{first}.{place}.{self.daemon.domain}", (place, name))
+
+    def check_service(self, place: str, name: str) -> None:
+        """A misspelt name must not pass for a service that answers 404."""
+        store = self.daemon.store
+        if all(store.find(kind, place, name) is None for kind in (SERVICE, ROUTE)):
+            names = [obj["metadata"]["name"] for obj in store.list(SERVICE, place)]
+            hint = did_you_mean(name, names, "there are") or "there is none"
+            raise AssertionError(f"no service {name!r} in this project; {hint}")
 
     def sink(self) -> Sink:
         """A new HTTP subscriber, closed with the project."""
-        sink = Sink(self.host.loop)
+        sink = Sink(self.host.loop, trails=self.events.trails)
         self._sinks.append(sink)
         return sink
 

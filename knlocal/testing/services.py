@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import ClientSession, ClientTimeout
 
-from knlocal.testing.matching import seconds
+from knlocal.testing.matching import hidden, seconds
 
 if TYPE_CHECKING:
     from knlocal.testing.project import LocalProject
+
+__tracebackhide__ = hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,10 @@ class ServiceClient:
     `get`, `post`, … block; `aget`, `apost`, … are awaited.
     """
 
-    def __init__(self, project: LocalProject, host: str) -> None:
+    def __init__(self, project: LocalProject, host: str, of: tuple[str, str]) -> None:
+        """`of`: namespace and name of the service."""
         self._project = project
+        self._of = of
         self.host = host
 
     @property
@@ -83,6 +87,7 @@ class ServiceClient:
         json: Any = None,
         within: float | str = "60s",
     ) -> Answered:
+        self._project.check_service(*self._of)
         sent = dict(headers or {})
         sent["Host"] = f"{self.host}:{self._project.port}"
         if json is not None:

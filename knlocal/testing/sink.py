@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,9 @@ from aiohttp import web
 from knlocal.clock import SystemClock
 from knlocal.events import Event, InvalidEvent, decode, encode, has_event
 from knlocal.testing.loop import LoopThread
-from knlocal.testing.matching import explain, mismatches, seconds
+from knlocal.testing.matching import explain, hidden, mismatches, seconds
+
+__tracebackhide__ = hidden
 
 T = TypeVar("T")
 
@@ -50,8 +52,12 @@ class Sink:
     sink.expect(type="order.created", within="5s")
     """
 
-    def __init__(self, loop: LoopThread, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, loop: LoopThread, host: str = "127.0.0.1", trails: Callable[[], str] = str
+    ) -> None:
+        """`trails` says what passed on the way here, for a failing expectation."""
         self._loop = loop
+        self._trails = trails
         self._host = host
         self._received: list[Received] = []
         self._taken: set[int] = set()
@@ -132,8 +138,9 @@ class Sink:
                     await self._arrived.wait()
         except TimeoutError:
             shown = ", ".join(f"{name}={value!r}" for name, value in wanted.items()) or "any event"
+            arrived = explain(self.events, wanted)
             raise AssertionError(
-                f"no event with {shown} within {limit:g} s; {explain(self.events, wanted)}"
+                f"no event with {shown} within {limit:g} s; {arrived}{self._trails()}"
             ) from None
 
     def _take(self, wanted: Mapping[str, Any]) -> Event | None:

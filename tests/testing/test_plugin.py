@@ -124,3 +124,20 @@ def test_a_refused_object_says_why(knlocal, sink) -> None:
     wrong["spec"]["filter"]["attributes"] = {"TYPE": "x"}
     with pytest.raises(AssertionError, match='invalid key name "TYPE"'):
         knlocal.apply(wrong)
+
+
+def test_a_failed_expectation_tells_who_on_the_way_did_not_want_the_event(knlocal, sink) -> None:
+    picky = trigger(sink)
+    picky["spec"]["filter"]["attributes"]["type"] = "order.payed"
+    knlocal.apply(picky)
+    knlocal.events.send(type="order.paid")
+    with pytest.raises(AssertionError, match="no event arrived at all") as caught:
+        sink.expect(type="order.payed", within="0.2s")
+    assert 'to-sink: not for it: filter.attributes.type: wanted "order.payed"' in str(caught.value)
+    frames = [entry.path.name for entry in caught.traceback.filter(caught)]
+    assert frames == ["test_plugin.py"]
+
+
+def test_a_misspelt_service_does_not_pass_for_one_that_answers_404(knlocal) -> None:
+    with pytest.raises(AssertionError, match=r"no service 'ordres' .* did you mean 'orders'\?"):
+        knlocal.service("ordres").get("/")
