@@ -54,6 +54,9 @@ _RETURN_SECONDS = 0.5
 _CHECKS_PER_LOOK = 6
 #: Seconds (real time) that looks under way get when the daemon stops.
 _STOP_SECONDS = 10.0
+#: Seconds (real time) that `shutdown` may take beside the grace: an engine that hangs must not keep
+#: the daemon from ending.
+_SHUTDOWN_SECONDS = 30.0
 #: Times that `shutdown` makes sure that nothing is left.
 _SWEEPS = 3
 
@@ -158,19 +161,29 @@ class Kubelet(Controller):
     async def shutdown(self, *, grace_seconds: float = 5.0) -> None:
         """After `stop`: leave nothing of any pod on this machine. Pods that a controller will make
         anew are deleted, others start afresh next time; finished ones stay as they are."""
-        with contextlib.suppress(RuntimeFailure):
-            for _ in range(_SWEEPS):
-                found = await self.node.runtime.pods()
-                if not found:
-                    break
-                await asyncio.gather(
-                    *(self.node.runtime.remove(state.id, grace_seconds) for state in found),
-                    return_exceptions=True,
-                )
+        try:
+            async with self.node.machine_clock.timeout(_SHUTDOWN_SECONDS + grace_seconds):
+                left = await self._sweep(grace_seconds)
+        except (RuntimeFailure, TimeoutError) as error:
+            left = [str(error) or "the container engine takes too long"]
+        if left:
+            log.warning("not all pods could be removed (%s); try: knlocal down", ", ".join(left))
         for pod in self.store.list(POD):
             if not is_terminal(pod):
                 self._forget(pod)
         await asyncio.to_thread(remove_all_volumes, self.node.root)
+
+    async def _sweep(self, grace_seconds: float) -> list[str]:
+        """Remove every pod; returns the names of those that are still there."""
+        for _ in range(_SWEEPS):
+            found = await self.node.runtime.pods()
+            if not found:
+                return []
+            await asyncio.gather(
+                *(self.node.runtime.remove(state.id, grace_seconds) for state in found),
+                return_exceptions=True,
+            )
+        return [state.id.name for state in await self.node.runtime.pods()]
 
     async def reconcile(self, key: Key) -> Requeue | None:
         self.poke(key)

@@ -157,6 +157,22 @@ async def test_shutdown_leaves_nothing(daemons: Daemons) -> None:
     await runtime.close()
 
 
+async def test_an_engine_that_hangs_does_not_keep_the_daemon_from_ending(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("knlocal.workloads.kubelet._SHUTDOWN_SECONDS", 0.1)
+    runtime = await daemons.runtime()
+    daemon = daemons.daemon(runtime)
+    async with daemon as cluster:
+        cluster.create(cluster.pod("web"))
+        await cluster.running("web")
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "remove", lambda *_: asyncio.Event().wait())
+        await daemon.cluster.kubelet.shutdown(grace_seconds=0)
+    assert "try: knlocal down" in caplog.text
+    await runtime.close()
+
+
 async def test_a_removed_sandbox_is_made_anew(daemons: Daemons, engine: str) -> None:
     if engine == "process":
         pytest.skip("processes have no sandbox")
