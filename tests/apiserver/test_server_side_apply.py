@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from knlocal.resources.base import GroupKind
 from tests.apiserver.conftest import (
     Api,
     config_map,
@@ -210,3 +211,20 @@ async def test_who_writes_a_status_owns_its_fields_there(api: Api) -> None:
     status, answer = await apply(api, f"{path}/status", wanted, "three", force=True)
     assert (status, answer["status"]["url"]) == (200, "http://c")
     assert managers(answer) == {("three", "Apply")}
+
+
+async def test_sending_the_same_again_later_changes_nothing(api: Api) -> None:
+    """What was sent lacks the defaults that were filled in: once they are, nothing differs."""
+    media = "application/merge-patch+json"
+    path = "/apis/serving.knative.dev/v1/namespaces/default/services"
+    _, made, _ = await api.call("POST", path, knative_service())
+
+    def date_back(obj: dict[str, Any]) -> None:
+        for entry in obj["metadata"]["managedFields"]:
+            entry["time"] = "2020-01-01T00:00:00Z"
+
+    kind = GroupKind("serving.knative.dev", "Service")
+    before = api.store.modify(kind, "default", "hello", date_back)
+    _, after, _ = await api.call("PATCH", f"{path}/hello", knative_service(), media=media)
+    assert after["metadata"] == before["metadata"]
+    assert after["metadata"]["uid"] == made["metadata"]["uid"]

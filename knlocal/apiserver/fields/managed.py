@@ -18,6 +18,7 @@ from knlocal.store.store import AdmissionHook, AdmissionRequest
 #: More managers than this and the oldest updates are folded into one.
 MAX_UPDATE_MANAGERS = 10
 _FOLDED = "ancient-changes"
+_IDENTITY = ("manager", "operation", "apiVersion", "subresource")
 
 _UNOWNED = {
     ("f:apiVersion",), ("f:kind",),
@@ -99,11 +100,36 @@ def tracking_hook(clock: Clock) -> AdmissionHook:
     """The admission hook that records who set what through the API. Put it last."""
 
     def hook(request: AdmissionRequest) -> None:
-        options = request.options
-        if isinstance(options, ApiWriteOptions) and not options.tracked:
-            track(request.kind, request.obj, request.old, options, clock.now())
+        options, old = request.options, request.old
+        if not isinstance(options, ApiWriteOptions):
+            return
+        if not options.tracked:
+            track(request.kind, request.obj, old, options, clock.now())
+        if old is not None and _says_the_same(request.obj, old):
+            # With its defaults filled in, what was sent is what there is: nothing happened.
+            _put(request.obj["metadata"], old["metadata"].get("managedFields"))
 
     return hook
+
+
+def _says_the_same(obj: Obj, old: Obj) -> bool:
+    """Whether nothing but the times in `managedFields` would change."""
+    if obj.keys() != old.keys() or any(
+        obj[name] != old[name] for name in obj if name != "metadata"
+    ):
+        return False
+    return _without_times(obj["metadata"]) == _without_times(old["metadata"])
+
+
+def _without_times(metadata: Obj) -> Obj:
+    managed = [
+        {name: value for name, value in entry.items() if name != "time"}
+        for entry in metadata.get("managedFields") or ()
+    ]
+    # Who wrote last comes last in the list: that order is one of time, too.
+    by_writer = {tuple(str(entry.get(name)) for name in _IDENTITY): entry for entry in managed}
+    rest = {name: value for name, value in metadata.items() if name != "resourceVersion"}
+    return {**rest, "managedFields": by_writer}
 
 
 def track(
