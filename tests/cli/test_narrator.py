@@ -142,3 +142,14 @@ def test_a_service_that_never_listened_is_told_with_its_last_failed_probe() -> N
     ]
     [_, row] = service_rows([service("False", late, serving="")], "n")
     assert row[2] == 'no: ReplicaSet "r" has timed out progressing'
+
+
+def test_a_service_that_tries_again_after_a_failure_is_not_said_to_fail_meanwhile() -> None:
+    narrator = Narrator()
+    told(narrator, service("False", "it failed", serving=""))
+    trying = service("False", 'Configuration "a" does not have any ready Revision', serving="")
+    trying["status"]["conditions"][0]["reason"] = "RevisionMissing"
+    trying["status"]["conditions"].append({"type": "ConfigurationsReady", "status": "Unknown"})
+    assert told(narrator, trying) == []
+    assert service_rows([trying], "n")[1][2] == "starting"
+    assert told(narrator, service("True"))[0] == "a: ready at http://a"
