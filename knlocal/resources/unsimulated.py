@@ -104,6 +104,8 @@ _ANNOTATIONS: tuple[tuple[str, Callable[[str], bool], str], ...] = (
     ("networking.knative.dev/ingress.class", lambda value: True, "there is one gateway"),
     ("networking.knative.dev/certificate.class", lambda value: True, "no certificates are issued"),
 )
+_SERVICE = GroupKind("", "Service")
+_NO_PORTS = "no port of this machine is opened for it; `kubectl port-forward` reaches it"
 _QUEUE_ANNOTATION = "queue.sidecar.serving.knative.dev/"
 
 
@@ -118,6 +120,10 @@ def _of(obj: Obj) -> Iterator[Unsimulated]:
         yield Unsimulated("", _KINDS[group_kind])
         return
     yield from _annotations(annotations_of(obj), "metadata.annotations")
+    if group_kind == _SERVICE and _at(obj, "spec.selector"):
+        if _at(obj, "spec.type") in ("NodePort", "LoadBalancer"):
+            yield Unsimulated("spec.type", _NO_PORTS)
+        return
     path = _POD_SPECS.get(group_kind)
     if path is None:
         return

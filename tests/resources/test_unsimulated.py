@@ -67,3 +67,15 @@ def test_whole_kinds_without_effect_are_named() -> None:
     policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {}}
     assert [entry.path for entry in unsimulated.of(policy)] == [""]
     assert unsimulated.of({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}) == []
+
+
+@pytest.mark.parametrize("type_", ["ClusterIP", "NodePort", "LoadBalancer"])
+def test_a_service_opens_no_port_of_the_machine(type_: str) -> None:
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"type": type_, "selector": {"app": "web"}, "ports": [{"port": 80}]},
+    }  # fmt: skip
+    found = [field.path for field in unsimulated.of(service)]
+    assert found == ([] if type_ == "ClusterIP" else ["spec.type"])
+    del service["spec"]["selector"]  # type: ignore[attr-defined]  # knlocal's own gateway
+    assert unsimulated.of(service) == []
