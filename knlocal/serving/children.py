@@ -9,15 +9,17 @@ from knlocal.resources.base import (
     Obj,
     annotations_of,
     copy,
+    group_kind_of,
     is_controlled_by,
     key_of,
     labels_of,
     owner_reference,
 )
+from knlocal.serving.kinds import CONFIGURATION, DOMAIN_MAPPING, ROUTE, SERVICE
 from knlocal.store.store import Store
 
 #: Owners whose Events tell what was made for them, as on a cluster.
-_TOLD = {"Service", "Configuration", "Route", "DomainMapping"}
+_TOLD = {SERVICE, CONFIGURATION, ROUTE, DOMAIN_MAPPING}
 
 
 class NotOwned(Exception):
@@ -48,7 +50,7 @@ def ensure(
     if existing is None:
         desired["metadata"]["ownerReferences"] = [owner_reference(owner)]
         created = store.create(desired)
-        if owner["kind"] in _TOLD:
+        if group_kind_of(owner) in _TOLD:
             recorder.normal(owner, "Created", f'Created {word or key.kind} "{key.name}"')
         return created
     if not is_controlled_by(existing, owner):

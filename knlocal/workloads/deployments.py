@@ -134,6 +134,8 @@ class DeploymentController(Controller):
         old = self._old(deployment, None)
         if not (rollout.is_recreate(deployment) and any(map(self._pods_left, old))):
             draft["spec"]["replicas"] = rollout.roll_new(deployment, draft, old)[name]
+        newest = max(map(_revision, old), default=0)
+        draft["metadata"]["annotations"][REVISION] = str(newest + 1)
         made = self.store.create(draft)
         self._number(deployment, made)
         self._tell_scaled(deployment, name, 0, replicas(made))
