@@ -106,8 +106,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not try to flush the rest.
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, OSError):
+            return error.code if isinstance(error.code, int) else Exit.FAILURE
+        # Whoever read our output has seen enough (which click tells by SystemExit); Python must
+        # not try to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
     except BaseException as error:

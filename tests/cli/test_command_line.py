@@ -136,3 +136,19 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_a_reader_that_leaves_between_two_lines_is_no_error() -> None:
+    program = (
+        "import sys, click; from knlocal import cli\n"
+        "@click.command()\n"
+        "def chatter():\n"
+        "    for _ in range(99): click.echo('x' * 9999)\n"
+        "cli.root.get_command = lambda *_: chatter\n"
+        "sys.exit(cli.run(['chatter']))"
+    )
+    command = '"$0" -c "$1" | head -c 1; exit "${PIPESTATUS[0]}"'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable, program], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "x", "")
