@@ -202,6 +202,8 @@ class ProcessRuntime(Runtime):
         ended = held.ended
 
         def on_end() -> None:
+            if held.ended is ended:
+                held.signal(signal.SIGKILL)  # its shim was killed: it would run on unseen
             ended.set()
             held.ring()
             reap()

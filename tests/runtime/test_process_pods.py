@@ -175,6 +175,7 @@ async def test_a_shim_that_was_killed_takes_its_process_along(house: House) -> N
     plan = pod_of(house.python(WAIT))
     await runtime.prepare(plan)
     await runtime.start_container(plan, "user")
+    await eventually(lambda: logs(runtime, plan.id))  # from now on it is silent
     path = house.folder / "processes" / plan.id.uid / "pod.json"
     pid = json.loads(path.read_text())["containers"]["user"]["pid"]
     psutil.Process(pid).parent().kill()
