@@ -47,7 +47,10 @@ class Product:
 
     @staticmethod
     def env() -> dict[str, str]:
-        return {**os.environ, "KNLOCAL_BASE_IMAGE": "knlocal-test/python:3"}
+        env = {**os.environ, "KNLOCAL_BASE_IMAGE": "knlocal-test/python:3"}
+        # As where it was installed: its modules are compiled once, not at each start.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        return env
 
     def up(self) -> None:
         self.run("up", "-d")

@@ -25,6 +25,7 @@ NEEDS = ("docker",)
 IDLE_SECONDS = 10
 SETTLE_SECONDS = 60
 FEW, MANY = 100, 1000
+SERVER = Path(__file__).parent.parent / "tests" / "images" / "server.py"
 #: The text of Knative's own switch for services that start at zero.
 ZERO = '[settings.autoscaler]\nallow-zero-initial-scale = "true"\n'
 
@@ -32,18 +33,22 @@ ZERO = '[settings.autoscaler]\nallow-zero-initial-scale = "true"\n'
 def run(times: int = 20) -> list[Row]:
     image = build.ensure("httpd")["httpd"]
     return [
-        up(image, max(3, times // 4)),
+        up(f'[services.hello]\nimage = "{image}"\n', "Docker", times),
+        up('# runtime: process\n[services.hello]\nsource = "app"\n', "processes", times),
         *idle(image),
         *registered(image, times),
         *([apply(image)] if shutil.which("kubectl") else []),
     ]
 
 
-def up(image: str, times: int) -> Row:
+def up(tables: str, where: str, times: int) -> Row:
     """`knlocal up` as a person starts it, to the first answer of a service (which is not asked
     before its address is known: the port is the same each time)."""
     took = []
-    with product(f'[services.hello]\nimage = "{image}"\n') as it:
+    with product(tables, up=False) as it:
+        (it.folder / "app").mkdir()
+        shutil.copy(SERVER, it.folder / "app" / "main.py")
+        it.up()
         port = it.port
         it.down()
         for _ in range(times):
@@ -56,7 +61,7 @@ def up(image: str, times: int) -> Row:
                 took.append(now() - began)
                 daemon.terminate()
     return Row(
-        "`knlocal up` with nothing to build, to the first answer, against 2 s",
+        f"`knlocal up` with nothing to build, {where}, to the first answer, against 2 s",
         statistics.median(took), 2.0, "s", at_most=1.0,
     )  # fmt: skip
 
