@@ -101,17 +101,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
+    output, errors = sys.stdout, sys.stderr
     try:
         result: Any = root.main(arguments, prog_name="knlocal", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except (BrokenPipeError, SystemExit) as error:
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, OSError):
+        if isinstance(error, SystemExit) and sys.stdout is output:
             return error.code if isinstance(error.code, int) else Exit.FAILURE
-        # Whoever read our output has seen enough (which click tells by SystemExit); Python must
-        # not try to flush the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough (click then wraps the streams and exits); Python
+        # must not try to flush the rest.
+        sys.stdout, sys.stderr = output, errors
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
         return Exit.OK
     except BaseException as error:
         return say(error)

@@ -144,7 +144,7 @@ def test_a_reader_that_leaves_between_two_lines_is_no_error() -> None:
         "@click.command()\n"
         "def chatter():\n"
         "    for _ in range(99): click.echo('x' * 9999)\n"
-        "cli.root.get_command = lambda *_: chatter\n"
+        "cli.COMMANDS['chatter'] = ('', ''); cli.root.get_command = lambda *_: chatter\n"
         "sys.exit(cli.run(['chatter']))"
     )
     command = '"$0" -c "$1" | head -c 1; exit "${PIPESTATUS[0]}"'
