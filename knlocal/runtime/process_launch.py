@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +81,8 @@ class Bell:
             shim = shims.give(launch.encoded(self._path.parent))
             try:
                 async with CLOCK.timeout(START_DEADLINE):
-                    word = await first
+                    with _watched(shim, functools.partial(self._shim_ended, first)):
+                        word = await first
             except TimeoutError:
                 raise RuntimeFailure(
                     "RunContainerError", f"the process did not start within {START_DEADLINE:g} s"
@@ -123,6 +126,13 @@ class Bell:
         word = os.read(self._fd, 1)
         if word in (STARTED, FAILED) and not first.done():
             first.set_result(word)
+
+    def _shim_ended(self, first: asyncio.Future[bytes]) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._hear_first(first)  # its last word may be on its way
+        if not first.done():
+            killed = RuntimeFailure("RunContainerError", "what starts the process was killed")
+            first.set_exception(killed)
 
     def _hear(self) -> None:
         try:
@@ -206,6 +216,23 @@ def _spawn(stdin: int) -> int:
         raise RuntimeFailure(
             "RunContainerError", f"cannot start a process: {failed.strerror}"
         ) from failed
+
+
+@contextlib.contextmanager
+def _watched(pid: int, ended: Callable[[], object]) -> Iterator[None]:
+    """Call `ended` when a child ends. Elsewhere than on Linux nobody tells."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_reader(fd, ended)
+    try:
+        yield
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
 
 
 _shims: set[int] = set()

@@ -328,6 +328,7 @@ async def test_a_shim_that_was_killed_while_it_waited_is_not_missed(house: House
     await run_to_end(runtime, pod_of(house.python("pass")))
     (ahead,) = await eventually(lambda: waiting_shims() - before)
     os.kill(ahead, signal.SIGKILL)
+    await eventually(lambda: not _runs(ahead))  # the kernel takes its time
     plan = pod_of(house.python("print('runs')"))
     await run_to_end(runtime, plan)
     assert await logs(runtime, plan.id) == "runs\n"
