@@ -77,6 +77,8 @@ log = logging.getLogger(__name__)
 SERVICE_ACCOUNT = GroupKind("", "ServiceAccount")
 Listen = Callable[[int], Awaitable[int]]
 
+#: Seconds for which a start waits, at most, for what has been there before to be served again.
+FIRST_PASS = 5.0
 #: Seconds that requests in flight get when the daemon stops, and containers when they must go.
 DRAIN, GRACE = 2.0, 2.0
 
@@ -122,6 +124,7 @@ class Daemon:
             self._publish()
             await self._start_features()
             await self.apply()
+            await self._first_pass()
             self._watch_project()
         except BaseException:
             await self.stop()
@@ -399,6 +402,15 @@ class Daemon:
                 self.told.problem(name, why)
             else:
                 self.told.note(name, door.sentence)
+
+    async def _first_pass(self) -> None:
+        """Controllers look at everything once after a start: what the objects of a daemon before
+        say to be ready is served from then on."""
+        clock = SystemClock()
+        with contextlib.suppress(TimeoutError):
+            async with clock.timeout(FIRST_PASS):
+                while self.manager.busy:
+                    await clock.sleep(0.002)
 
     def _watch_project(self) -> None:
         """Every save from now on is applied, too."""

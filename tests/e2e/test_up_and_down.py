@@ -94,6 +94,20 @@ def _post_event(knlocal: Knlocal, host: str) -> int:
         connection.close()
 
 
+def test_every_service_answers_from_the_moment_that_up_returns(local: Knlocal) -> None:
+    names = [f"s{number}" for number in range(5)]
+    local.write("".join(f'[services.{name}]\nsource = "app"\n' for name in names))
+    local("up", "-d")
+    local.kill()
+    local("up", "-d")
+    host, _, port = local.card["gateway"].rpartition(":")
+    for name in names:
+        connection = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+        connection.request("GET", "/", headers={"Host": f"{name}.default.localhost"})
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
 def test_what_a_killed_daemon_left_behind_goes_with_down(knlocal: Knlocal) -> None:
     knlocal("up", "-d")
     knlocal.kill()
