@@ -10,6 +10,7 @@ from knlocal.serving.kinds import (
     METRIC,
     POD,
     POD_AUTOSCALER,
+    REVISION,
     SERVERLESS_SERVICE,
 )
 from tests.serving.world import World, conditions, service
@@ -227,6 +228,21 @@ async def test_the_hpa_class_leaves_scaling_to_kubernetes(world: World) -> None:
     assert world.revision()["status"]["actualReplicas"] == 3
     serverless = world.store.get(SERVERLESS_SERVICE, "default", "hello-00001")
     assert serverless["spec"]["mode"] == "Serve"
+
+
+async def test_a_revision_that_leaves_the_hpa_class_is_the_kpas_alone(world: World) -> None:
+    await world.apply(horizontal(metric="cpu", target="75"))
+    prefix = "autoscaling.knative.dev"
+
+    def leave(revision: Obj) -> None:
+        revision["metadata"]["annotations"] |= {
+            f"{prefix}/class": f"kpa.{prefix}", f"{prefix}/metric": "concurrency",
+        }  # fmt: skip
+
+    await world.change(REVISION, "hello-00001", leave)
+    assert world.store.find(HORIZONTAL_POD_AUTOSCALER, "default", "hello-00001") is None
+    await world.clock.advance(100)
+    assert world.replicas() == 0
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import math
 
 from knlocal.control.events import EventRecorder
 from knlocal.resources import duration
-from knlocal.resources.base import Obj, annotations_of, spec_of
+from knlocal.resources.base import Obj, annotations_of, is_controlled_by, key_of, spec_of
 from knlocal.resources.serving import keys
 from knlocal.resources.settings import Autoscaler
 from knlocal.serving.autoscaling.scale_bounds import scale_bounds
 from knlocal.serving.children import child_metadata, ensure
+from knlocal.serving.kinds import HORIZONTAL_POD_AUTOSCALER
 from knlocal.store.store import Store
 
 _ANY_NUMBER = 2**31 - 1
@@ -25,6 +26,14 @@ def ensure_autoscaler(
     """Create or correct it, and return it as stored. Raises NotOwned."""
     wanted = make_autoscaler(autoscaler, defaults)
     return ensure(store, recorder, autoscaler, wanted, merge=True)
+
+
+def remove_autoscaler(store: Store, autoscaler: Obj) -> None:
+    """A PodAutoscaler that was of class hpa before is not scaled by two."""
+    key = key_of(autoscaler)
+    found = store.find(HORIZONTAL_POD_AUTOSCALER, key.namespace, key.name)
+    if found is not None and is_controlled_by(found, autoscaler):
+        store.delete(HORIZONTAL_POD_AUTOSCALER, key.namespace, key.name)
 
 
 def make_autoscaler(autoscaler: Obj, defaults: Autoscaler) -> Obj:

@@ -195,6 +195,7 @@ class PodAutoscalerController(Controller):
         if _class_of(autoscaler, self._config.autoscaler) == settings.HPA:
             self._follow_horizontal(autoscaler, status, conditions)
             return
+        horizontal.remove_autoscaler(self.store, autoscaler)
         deployment = self.store.find(
             DEPLOYMENT, key.namespace, spec_of(autoscaler)["scaleTargetRef"]["name"]
         )
