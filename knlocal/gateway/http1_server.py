@@ -141,10 +141,13 @@ class Http1Connection(Writer):
             return False
         self._deadlines.cancel(self._deadline)
         length = parsed.length
-        if 0 <= length <= len(rest):
+        if length == 0:
+            self._request = request = Http1Request(self, parsed, b"")
+            self._buffer = rest
+        elif 0 < length <= len(rest):
             self._request = request = Http1Request(self, parsed, rest[:length])
             self._buffer = rest[length:]
-            if self.context.serve_at_once(request):
+            if parsed.method == "POST" and self.context.serve_at_once(request):
                 return True
         else:
             self._request = request = Http1Request(self, parsed, None)

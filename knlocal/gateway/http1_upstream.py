@@ -68,8 +68,8 @@ class Http1Upstream(Writer, Exchange):
         length: int | None,
     ) -> None:
         self._begin(method, body is not None)
-        lines = [f"{name}: {value}" for name, value in headers]
-        lines[:0] = (f"{method} {target} HTTP/1.1", f"Host: {authority}")
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {authority}"]
+        lines += [f"{name}: {value}" for name, value in headers]
         if length is not None:
             lines.append(f"Content-Length: {length}")
         elif body is None:

@@ -21,8 +21,9 @@ INSIDE: frozenset[Exposure] = frozenset({"internal"})
 class Route:
     """Who answers a host, and for which doors ("external": people, "internal": containers).
 
-    `at_once` may take a request whose body is all here, to answer it now or later without a task of
-    its own; it returns False, and has done nothing, for what needs `handler`.
+    `at_once` may take a POST whose body is all here, to answer it (`Request.respond_now`) now or
+    later without a task of its own; it returns False, and has done nothing, for what needs
+    `handler`.
     """
 
     handler: Handler

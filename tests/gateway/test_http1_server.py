@@ -93,7 +93,7 @@ async def test_a_client_that_leaves_before_it_is_answered_harms_nobody(door: Doo
     gateway = Gateway(door.routes, door.clock)
     door.host, door.port = await gateway.listen("127.0.0.1", 0, "external")
     wire = await door.connect()
-    await wire.send(GET)
+    await wire.send(GET.replace(b"GET", b"POST"))
     await eventually(lambda: asked)
     wire.reset()
     await eventually(lambda: asked[0]._connection.lost)  # type: ignore[attr-defined]
