@@ -18,6 +18,8 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
+from knlocal.resources.value_checks import readable
+
 #: The package is imported with the first expression: it takes a quarter of a second.
 AVAILABLE = find_spec("cel") is not None
 
@@ -185,23 +187,12 @@ def _is_url(text: str) -> bool:
         return False
 
 
-def _is(read: Callable[[str], object]) -> Callable[[str], bool]:
-    def fits(text: str) -> bool:
-        try:
-            read(text)
-        except ValueError:
-            return False
-        return True
-
-    return fits
-
-
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "find": _find,
     "findAll": _find_all,
     "isSorted": _is_sorted,
     "format": _format,
     "isURL": _is_url,
-    "isIP": _is(ipaddress.ip_address),
-    "isCIDR": lambda text: "/" in text and _is(ipaddress.ip_interface)(text),
+    "isIP": readable(ipaddress.ip_address),
+    "isCIDR": lambda text: "/" in text and readable(ipaddress.ip_interface)(text),
 }

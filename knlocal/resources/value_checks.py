@@ -143,7 +143,9 @@ def _not_checker(refused: Check) -> Check:
 # --- formats -------------------------------------------------------------------------------------
 
 
-def _readable(read: Callable[[str], object]) -> Callable[[str], bool]:
+def readable(read: Callable[[str], object]) -> Callable[[str], bool]:
+    """Whether `read` takes a text without a ValueError."""
+
     def fits(text: str) -> bool:
         try:
             read(text)
@@ -157,13 +159,13 @@ def _readable(read: Callable[[str], object]) -> Callable[[str], bool]:
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 _FORMATS: Mapping[str, Callable[[str], bool]] = {
     "date-time": lambda text: (
-        bool(_MOMENT.fullmatch(text)) and _readable(datetime.fromisoformat)(text[:19])
+        bool(_MOMENT.fullmatch(text)) and readable(datetime.fromisoformat)(text[:19])
     ),
-    "date": lambda text: len(text) == 10 and _readable(date.fromisoformat)(text),
-    "ipv4": _readable(ipaddress.IPv4Address),
-    "ipv6": _readable(ipaddress.IPv6Address),
-    "cidr": lambda text: "/" in text and _readable(ipaddress.ip_interface)(text),
-    "uuid": _readable(uuid.UUID),
+    "date": lambda text: len(text) == 10 and readable(date.fromisoformat)(text),
+    "ipv4": readable(ipaddress.IPv4Address),
+    "ipv6": readable(ipaddress.IPv6Address),
+    "cidr": lambda text: "/" in text and readable(ipaddress.ip_interface)(text),
+    "uuid": readable(uuid.UUID),
     "email": lambda text: bool(re.fullmatch(r"[^@\s]+@[^@\s]+", text)),
 }
 
