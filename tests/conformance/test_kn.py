@@ -81,6 +81,67 @@ def test_create_by_force_replaces_all_of_a_service(kn: Kn, cluster: Cluster) -> 
     assert got["metadata"]["annotations"]["serving.knative.dev/creator"] == "kubernetes-admin"
 
 
+def test_every_flag_of_service_create_is_taken(kn: Kn, cluster: Cluster) -> None:
+    """--scale-*, --concurrency-*, --autoscale-window, --env*, --mount, --volume, --probe-*, --user,
+    --security-context, --request, --limit, --port, --cmd, --arg, --service-account, --timeout,
+    --revision-name, --label*, --annotation*, --tag, as kn writes them into the Service."""
+    called = name("flags")
+    core = f"/api/v1/namespaces/{NAMESPACE}"
+    about = {"name": called}
+    cluster.must("POST", f"{core}/configmaps", {"metadata": about, "data": {"A": "1", "f": "text"}})
+    cluster.must("POST", f"{core}/secrets", {"metadata": about, "stringData": {"S": "2"}})
+    cluster.must("POST", f"{core}/serviceaccounts", {"metadata": about})
+    body = service(
+        called,
+        container={
+            "name": "app", "command": ["python3"], "args": ["/server.py"],
+            "ports": [{"name": "http1", "containerPort": 8080}],
+            "env": [{"name": "TARGET", "value": "flags"},
+                    {"name": "FROM",
+                     "valueFrom": {"configMapKeyRef": {"name": called, "key": "A"}}},
+                    {"name": "ALSO", "valueFrom": {"secretKeyRef": {"name": called, "key": "S"}}}],
+            "envFrom": [{"configMapRef": {"name": called}}, {"secretRef": {"name": called}}],
+            "volumeMounts": [{"name": "cm", "mountPath": "/config", "readOnly": True},
+                             {"name": "empty", "mountPath": "/scratch"}],
+            "resources": {"requests": {"memory": "20Mi", "cpu": "20m"},
+                          "limits": {"memory": "200Mi"}},
+            "readinessProbe": {"httpGet": {"path": "/", "port": 8080, "host": ""},
+                               "periodSeconds": 2, "timeoutSeconds": 1},
+            "livenessProbe": {"tcpSocket": {"port": 8080, "host": ""}},
+            "securityContext": {"runAsUser": 1000, "allowPrivilegeEscalation": False,
+                                "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]},
+                                "seccompProfile": {"type": "RuntimeDefault"}},
+        },
+        spec={
+            "containerConcurrency": 20, "timeoutSeconds": 30, "serviceAccountName": called,
+            "volumes": [{"name": "cm", "configMap": {"name": called}},
+                        {"name": "empty", "emptyDir": {"sizeLimit": "10Mi"}}],
+        },
+        annotations={
+            f"autoscaling.knative.dev/{key}": value
+            for key, value in {
+                "min-scale": "1", "max-scale": "3", "initial-scale": "1", "activation-scale": "2",
+                "target": "10", "target-utilization-percentage": "70", "window": "20s",
+                "metric": "concurrency", "class": "kpa.autoscaling.knative.dev",
+            }.items()
+        },
+    )  # fmt: skip
+    body["spec"]["template"]["metadata"] |= {"name": f"{called}-first", "labels": {"rev": "1"}}
+    body["spec"]["traffic"] = [{"latestRevision": True, "percent": 100, "tag": "blue"}]
+    body["metadata"] |= {
+        "labels": {"svc": "1", "networking.knative.dev/visibility": "cluster-local"},
+        "annotations": {"example.com/note": "hi"},
+    }
+    got = kn.service_create(body)
+    assert got["status"]["url"] == f"http://{called}.{NAMESPACE}.svc.cluster.local"
+    (target,) = got["status"]["traffic"]
+    assert (target["revisionName"], target["tag"]) == (f"{called}-first", "blue")
+    shown = kn.describe(f"{SERVING}/revisions/{called}-first")
+    assert shown["metadata"]["labels"]["rev"] == "1"
+    assert cluster.call(got["status"]["url"], door=cluster.inside()).text == "Hello flags!\n"
+    kn.service_delete(called, wait=True)
+
+
 def test_lists_and_descriptions_have_every_column(kn: Kn, cluster: Cluster) -> None:
     called = name("columns")
     kn.service_create(service(called, env={"TARGET": "kn"}))
