@@ -141,12 +141,9 @@ class Http1Connection(Writer):
             return False
         self._deadlines.cancel(self._deadline)
         length = parsed.length
-        if length == 0:
-            self._request = request = Http1Request(self, parsed, b"")
-            self._buffer = rest
-        elif 0 < length <= len(rest):
+        if 0 <= length <= len(rest):
             self._request = request = Http1Request(self, parsed, rest[:length])
-            self._buffer = rest[length:]
+            self._buffer = rest[length:] if length else rest
             if parsed.method == "POST" and self.context.serve_at_once(request):
                 return True
         else:
