@@ -17,11 +17,14 @@ from importlib import metadata
 from pathlib import Path
 
 from knlocal.build import commands
-from knlocal.build.api import BuildRequest, Progress
+from knlocal.build.api import BuildFailure, BuildRequest, Progress
 from knlocal.build.recipe import Recipe
+from knlocal.clock import SystemClock
 
 #: Written last: an environment without it was given up half-way.
 _READY = ".ready"
+#: Seconds before what could not be installed is tried again, unless it is written otherwise.
+AGAIN = 60.0
 #: Environments that are kept beside those in use.
 KEPT = 4
 
@@ -32,6 +35,8 @@ class Environments:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._locks: dict[Path, asyncio.Lock] = {}
+        self._failed: dict[Path, tuple[float, BuildFailure]] = {}
+        self._clock = SystemClock()
         self.working = 0
         """How many environments are being made."""
 
@@ -47,11 +52,12 @@ class Environments:
         async with self._locks.setdefault(place, asyncio.Lock()):
             if not (place / _READY).exists():
                 shutil.rmtree(place, ignore_errors=True)
-                progress(f"installing {' '.join(recipe.needs)}")
-                request = BuildRequest(name, "", folder, (), "")
+                written = "requirements.txt" if "-r" in recipe.needs else "pyproject.toml"
+                request = BuildRequest(name, "", folder, (), "", dockerfile_name=written)
                 made = str(place / "bin" / "python")
                 pip = [made, "-m", "pip", "install", "-q", *recipe.needs]
-                with self._work():
+                with self._work(place):
+                    progress(f"installing {' '.join(recipe.needs)}")
                     venv = [sys.executable, "-m", "venv", str(place)]
                     await commands.run(request, venv, _silent)
                     await commands.run(request, pip, progress, cwd=folder)
@@ -80,12 +86,12 @@ class Environments:
                 place.mkdir(parents=True)
                 for path in files:
                     shutil.copy(path, place)
-                progress("installing what package.json names")
-                request = BuildRequest(name, "", folder, (), "")
+                request = BuildRequest(name, "", folder, (), "", dockerfile_name="package.json")
                 install = "ci" if len(files) > 1 else "install"
                 command = ["npm", install, "--ignore-scripts", "--no-audit", "--no-fund"]
                 command += [] if builds else ["--omit=dev"]
-                with self._work():
+                with self._work(place):
+                    progress("installing what package.json names")
                     await commands.run(request, command, progress, cwd=place)
                 (place / _READY).touch()
         return place / "node_modules"
@@ -100,10 +106,17 @@ class Environments:
             shutil.rmtree(place, ignore_errors=True)
 
     @contextmanager
-    def _work(self) -> Iterator[None]:
+    def _work(self, place: Path) -> Iterator[None]:
+        """What could not be had a moment ago is not asked for again at a neighbour's save."""
+        at, failure = self._failed.get(place, (0.0, None))
+        if failure is not None and self._clock.monotonic() - at < AGAIN:
+            raise failure
         self.working += 1
         try:
             yield
+        except BuildFailure as failure:
+            self._failed[place] = self._clock.monotonic(), failure
+            raise
         finally:
             self.working -= 1
 

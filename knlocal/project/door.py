@@ -176,7 +176,7 @@ class ProjectDoor:
             origin = await self.sources.origin(want, self._told.build)
         except (BuildFailure, ProjectError) as error:
             prepared.failed.add(want.service)
-            self._told.problem(want.service, str(error))
+            self._told.problem(want.service, str(error).removeprefix(f"{want.service}: "))
         else:
             prepared.origins[want.service, want.container] = origin
 
