@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 #: Seconds (real time) after which a missing standby is prepared: off the hot path.
 _DELAY_SECONDS = 0.5
 _RETRY_SECONDS = 30.0
+#: Seconds without a new one to prepare before the first is: somebody is applying many services, and
+#: they need the machine. Less than the delay, so that a single one does not wait for it.
+_QUIET_SECONDS = 0.4
 #: Seconds between two looks at whether pods are being started, and for how long to go on looking.
 _CALM_SECONDS = 0.1
 _PATIENCE_SECONDS = 30.0
@@ -79,6 +82,7 @@ class Standbys:
         self._most = most
         self._waiting: OrderedDict[str, list[Standby]] = OrderedDict()
         self._planned: OrderedDict[str, None] = OrderedDict()
+        self._planned_at = 0.0
         self._pausing: Counter[str] = Counter()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,6 +155,7 @@ class Standbys:
             and uid not in self._planned
         ):
             self._planned[uid] = None
+            self._planned_at = self._node.machine_clock.monotonic()
             if len(self._planned) > self._most:
                 # It would be dropped again before anybody needs it.
                 self._planned.popitem(last=False)
@@ -264,11 +269,11 @@ class Standbys:
             self._keep_few()
 
     async def _until_calm(self) -> None:
-        """Pods that are wanted now come first; standbys are for later."""
+        """Pods and services that are wanted now come first; standbys are for later."""
         clock = self._node.machine_clock
         with contextlib.suppress(TimeoutError):
             async with clock.timeout(_PATIENCE_SECONDS):
-                while self._kubelet.busy:
+                while self._kubelet.busy or clock.monotonic() - self._planned_at < _QUIET_SECONDS:
                     await clock.sleep(_CALM_SECONDS)
 
     def _follow_later(self, key: Key) -> None:
