@@ -65,17 +65,23 @@ def _not_allowed(host: str, port: int, where: str) -> Problem:
 
 def holder_of(port: int) -> str:
     """Who listens on a TCP port, as a person would name it."""
-    try:
-        connections = psutil.net_connections("tcp")
-    except (psutil.AccessDenied, OSError):
-        return "another process (its name is hidden from this user)"
-    for connection in connections:
-        listening = connection.status == psutil.CONN_LISTEN
-        if listening and getattr(connection.laddr, "port", None) == port:
-            if connection.pid is None:
-                return "another user's process"
-            return _named(connection.pid)
-    return "another process"
+    pids: list[int | None] = []
+    for _ in range(2):  # one that began to listen while we looked has no owner yet
+        try:
+            connections = psutil.net_connections("tcp")
+        except (psutil.AccessDenied, OSError):
+            return "another process (its name is hidden from this user)"
+        pids = [
+            connection.pid
+            for connection in connections
+            if connection.status == psutil.CONN_LISTEN
+            and getattr(connection.laddr, "port", None) == port
+        ]
+        if pids != [None]:
+            break
+    if not pids:
+        return "another process"
+    return "another user's process" if pids[0] is None else _named(pids[0])
 
 
 def _named(pid: int) -> str:
