@@ -168,15 +168,21 @@ def _apply(rule: _Rule, schema: Schema, path: str, value: Any, old: Any) -> Iter
         return
     except Failed as error:
         said = f"{error} evaluating rule: {_message(rule, {})}"
-        yield FieldError(f'Invalid value: "{schema.get("type", "object")}": {said}', (place,))
+        yield FieldError(f"Invalid value: {_shown(value)}: {said}", (place,))
         return
     reason = rule.about.get("reason") or "FieldValueInvalid"
-    begins = _REASONS.get(reason)
     if reason == "FieldValueDuplicate":
-        yield FieldError(f'Duplicate value: "{schema.get("type", "object")}"', (place,))
+        yield FieldError(f"Duplicate value: {_shown(value)}", (place,))
         return
-    begins = begins or f'Invalid value: "{schema.get("type", "object")}"'
+    begins = _REASONS.get(reason) or f"Invalid value: {_shown(value)}"
     yield FieldError(f"{begins}: {_message(rule, values)}", (place,))
+
+
+def _shown(value: Any) -> str:
+    """Of objects and lists only the type is shown."""
+    if isinstance(value, dict | list):
+        return '"object"' if isinstance(value, dict) else '"array"'
+    return orjson.dumps(value).decode()
 
 
 def _relative(path: str) -> str:
