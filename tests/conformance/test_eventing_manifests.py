@@ -192,6 +192,50 @@ spec:
     )  # fmt: skip
 
 
+def test_a_request_reply_answers_with_what_a_transformation_replied(cluster: Cluster) -> None:
+    called = name("ask")
+    apply(cluster, f"""
+apiVersion: eventing.knative.dev/v1
+kind: Broker
+metadata: {{name: {called}}}
+---
+apiVersion: eventing.knative.dev/v1alpha1
+kind: RequestReply
+metadata: {{name: {called}}}
+spec:
+  brokerRef: {{apiVersion: eventing.knative.dev/v1, kind: Broker, name: {called}}}
+  timeout: PT20S
+---
+apiVersion: eventing.knative.dev/v1alpha1
+kind: EventTransform
+metadata: {{name: {called}}}
+spec:
+  jsonata:
+    expression: |
+      {{"specversion": "1.0", "id": "re-" & id, "type": "answer", "source": "/t",
+        "replyid": correlationid, "data": {{"seen": data}}}}
+---
+apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata: {{name: {called}}}
+spec:
+  broker: {called}
+  filters: [{{cesql: "EXISTS correlationid AND NOT EXISTS replyid"}}]
+  subscriber:
+    ref: {{apiVersion: eventing.knative.dev/v1alpha1, kind: EventTransform, name: {called}}}
+""")  # fmt: skip
+    wait(cluster, f"requestreply/{called}", f"trigger/{called}")
+    event = {**EVENT, "Content-Type": "application/json"}
+    answer = post(cluster, address(cluster, f"requestreply/{called}"), event, b'{"n": 1}')
+    assert answer.status == 200, answer.text
+    assert answer.json()["type"] == "answer"
+    assert answer.json()["data"] == {"seen": {"n": 1}}
+    keys = cluster.kubectl(
+        "get", "secret", "request-reply-keys", "-n", "knative-eventing", "-o", "jsonpath={.data}"
+    )
+    assert f"{NAMESPACE}.{called}.key-0" in keys
+
+
 def test_a_container_source_sends_what_it_has_to_its_sink(
     cluster: Cluster, inboxes: Inboxes
 ) -> None:

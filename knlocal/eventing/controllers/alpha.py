@@ -9,7 +9,7 @@ from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
 from knlocal.eventing.addresses import HOST_URL, SYSTEM
 from knlocal.eventing.children import NotOwned, child, ensure, remove_others
-from knlocal.eventing.controller import EventingController, policies_off
+from knlocal.eventing.controller import EventingController
 from knlocal.eventing.correlation import SECRET_NAME, CorrelationKeys, serve
 from knlocal.eventing.plane import BROKER, TRIGGER, Plane
 from knlocal.eventing.requestreply import SERVICE, Conversation, RequestReplyDoor
@@ -32,6 +32,7 @@ from knlocal.store.store import Store
 REQUEST_REPLY = GroupKind("eventing.knative.dev", "RequestReply")
 EVENT_POLICY = GroupKind("eventing.knative.dev", "EventPolicy")
 CONFIG_MAP = GroupKind("", "ConfigMap")
+NO_POLICIES = "Event policies not implemented for RequestReply yet"
 _LABEL = "eventing.knative.dev/RequestReply"
 
 
@@ -70,7 +71,7 @@ class RequestReplyController(EventingController):
         spec = spec_of(found)
         status: dict[str, Any] = dict(status_of(found))
         conditions = self.conditions(found)
-        policies_off(conditions)
+        conditions.true("EventPoliciesReady", "NotImplemented", NO_POLICIES)
         broker = spec["brokerRef"]["name"]
         self._broker_ready(key, broker, conditions)
         path = f"/{key.namespace}/{key.name}"
