@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from knlocal.cli.context import Context, echo, pass_context
+from knlocal.cli.context import Context, echo, note, pass_context
 from knlocal.cli.exits import CliError, Exit
 
 _SKIPPED = {"node_modules", "venv", "dist", "build", "tests", "test", "docs"}
@@ -93,13 +93,17 @@ def _services(folder: Path) -> Iterator[tuple[str, str, str]]:
         if place.is_dir() and not place.name.startswith(".") and place.name not in _SKIPPED:
             try:
                 kind = recognise(place).kind
-            except NotASource:
+            except NotASource as error:
+                if any((place / name).is_file() for name in ("func.yaml", "package.json")):
+                    note(f"  left out: {error}")
                 continue
             yield named(place), f"./{place.name}", kind
 
 
 def _manifests_line(folder: Path) -> str:
     for name in _MANIFESTS:
-        if any((folder / name).glob("*.y*ml")):
-            return f'manifests = ["{name}/*.yaml"]\n'
+        found = [kind for kind in ("*.yaml", "*.yml") if any((folder / name).glob(kind))]
+        if found:
+            patterns = ", ".join(f'"{name}/{kind}"' for kind in found)
+            return f"manifests = [{patterns}]\n"
     return ""

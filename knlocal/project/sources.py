@@ -155,9 +155,8 @@ class Sources:
             recipe = recognise(folder, self._options(build, debug=self._is_debugged(want)))
         except NotASource as error:
             if not want.table.run:
-                raise ProjectError(
-                    Problem("knlocal.toml", str(error), where, 'or say how: run = "…"')
-                ) from None
+                hint = 'or say how: run = "…"' if "nothing here" in str(error) else ""
+                raise ProjectError(Problem("knlocal.toml", str(error), where, hint)) from None
             recipe = Recipe("command", None)
         if want.table.run:
             recipe = replace(recipe, run=tuple(want.table.run))

@@ -90,6 +90,23 @@ def test_init_makes_a_file_from_what_the_folder_holds(
     assert "--force replaces it" in capsys.readouterr().err
 
 
+def test_init_names_functions_and_says_what_it_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, func in (("one", "name: my-fn\nruntime: python\n"), ("two", "runtime: cobol\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "func.yaml").write_text(func)
+        (tmp_path / name / "func.py").write_text("def handle(request): ...")
+    (tmp_path / "k8s").mkdir()
+    (tmp_path / "k8s" / "a.yml").write_text("")
+    assert knlocal(tmp_path, "init") == Exit.OK
+    text = (tmp_path / "knlocal.toml").read_text()
+    assert 'manifests = ["k8s/*.yml"]' in text
+    assert '[services.my-fn]\nsource = "./one"' in text
+    said = capsys.readouterr()
+    assert "runtime 'cobol' is not supported" in said.err
+
+
 def test_export_prints_what_a_cluster_takes(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
