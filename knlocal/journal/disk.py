@@ -12,6 +12,10 @@ import orjson
 
 PAGE = 200
 
+AT_ONCE = 200
+"""Rows in one statement. A statement for each would hand the interpreter from thread to thread as
+often, and a busy event loop would wait for it each time."""
+
 
 class Row(NamedTuple):
     seq: int
@@ -64,7 +68,11 @@ class JournalFile:
         database = self._database
         database.execute("BEGIN")
         try:
-            database.executemany("INSERT OR REPLACE INTO trails VALUES (?, ?, ?, ?)", rows)
+            for start in range(0, len(rows), AT_ONCE):
+                some = rows[start : start + AT_ONCE]
+                places = ", ".join(["(?, ?, ?, ?)"] * len(some))
+                values = [value for row in some for value in row]
+                database.execute(f"INSERT OR REPLACE INTO trails VALUES {places}", values)
             database.execute(
                 "DELETE FROM trails WHERE seq <= (SELECT max(seq) FROM trails) - ?",
                 (self._max_rows,),
