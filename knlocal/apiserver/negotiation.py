@@ -11,7 +11,7 @@ import orjson
 import yaml
 from aiohttp import web
 
-from knlocal.resources import protobuf
+from knlocal.resources import protobuf, schema
 from knlocal.resources.base import Obj
 from knlocal.resources.status import BadRequest, NotAcceptable, TooLarge, UnsupportedMediaType
 
@@ -131,6 +131,28 @@ def decode_body(body: bytes, kind_of_content: str, what: str = "") -> tuple[Obj,
             f"couldn't get version/kind; json parse error: {json_name(value)} is not an object"
         )
     return value, twice
+
+
+def decode_as(body: bytes, kind_of_content: str, definition: str) -> Obj:
+    """An object that is not stored, of a type of Kubernetes' own ("io.k8s.api.policy.v1.Eviction").
+
+    Raises what `decode_body` raises, and BadRequest for fields of another type.
+    """
+    version, name = definition.split(".")[-2:]
+    obj, _ = decode_body(body, kind_of_content, f"*{version}.{name}")
+    check_shape(obj, definition)
+    return obj
+
+
+def check_shape(obj: Obj, definition: str) -> None:
+    """Raises BadRequest where the object is not of that type; nulls and unknown fields go."""
+    version, name = definition.split(".")[-2:]
+    shape = schema.definition(definition)
+    schema.prune(obj, shape)
+    if wrong := schema.check_types(obj, shape):
+        raise BadRequest(
+            f'{name} in version "{version}" cannot be handled as a {name}: {wrong[0].message}'
+        )
 
 
 def _load_json(body: bytes, what: str) -> tuple[Any, list[str]]:

@@ -262,7 +262,7 @@ class PodStreams:
             )
         body = await negotiation.read_body(request.http)
         media = negotiation.content_type(request.http.headers)
-        eviction, _ = negotiation.decode_body(body, media, "*v1.Eviction")
+        eviction = negotiation.decode_as(body, media, "io.k8s.api.policy.v1.Eviction")
         pod = self._pod(request)
         wishes = delete_wishes(request, eviction.get("deleteOptions") or {})
         phase = (pod.get("status") or {}).get("phase")

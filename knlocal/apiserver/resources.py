@@ -145,7 +145,7 @@ class ResourceRoutes:
             raise _not_allowed()
         body = await negotiation.read_body(call.http)
         media = negotiation.content_type(call.http.headers)
-        sent, _ = negotiation.decode_body(body, media, "*v1.Namespace")
+        sent = negotiation.decode_as(body, media, "io.k8s.api.core.v1.Namespace")
         finalizers = (sent.get("spec") or {}).get("finalizers") or []
         stored = self._store.modify(
             NAMESPACE, "", call.target.name,

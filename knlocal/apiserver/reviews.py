@@ -54,11 +54,13 @@ class Reviews:
             (review_kind(_AUTHENTICATION, "SelfSubjectReview"), self._self),
         ]
 
-    async def _read(self, request: ApiRequest) -> Obj:
+    async def _read(self, request: ApiRequest, name: str = "") -> Obj:
+        """The review that was sent; `name` for one that has no kind of its own in the path."""
+        package = (_AUTHENTICATION if name else request.kind.group).partition(".")[0]
+        definition = f"io.k8s.api.{package}.v1.{name or request.kind.kind}"
         body = await negotiation.read_body(request.http)
         media = negotiation.content_type(request.http.headers)
-        obj, _ = negotiation.decode_body(body, media, f"*v1.{request.kind.kind}")
-        return obj
+        return negotiation.decode_as(body, media, definition)
 
     def _answer(self, request: ApiRequest, obj: Obj, status: Obj) -> web.Response:
         shown = {
@@ -128,7 +130,7 @@ class Reviews:
 
     async def service_account_token(self, request: ApiRequest) -> web.StreamResponse:
         """`POST …/serviceaccounts/<name>/token`: a signed, expiring token."""
-        obj = await self._read(request)
+        obj = await self._read(request, "TokenRequest")
         account = self._store.get(
             request.kind.group_kind, request.target.namespace, request.target.name
         )

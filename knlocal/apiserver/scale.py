@@ -53,7 +53,7 @@ class Scales:
     async def _sent(self, request: ApiRequest) -> Obj:
         body = await negotiation.read_body(request.http)
         media = negotiation.content_type(request.http.headers)
-        return negotiation.decode_body(body, media, "*v1.Scale")[0]
+        return negotiation.decode_body(body, media, "*v1.Scale")[0]  # checked when it is written
 
     async def _patched(self, request: ApiRequest, scale: Obj) -> Obj:
         media = negotiation.content_type(request.http.headers)
@@ -73,12 +73,15 @@ class Scales:
             patched |= {"kind": scale["kind"], "apiVersion": scale["apiVersion"]}
         return patched
 
-    async def _write(self, request: ApiRequest, obj: Obj, scale: Obj) -> web.Response:
+    async def _write(self, request: ApiRequest, obj: Obj, scale: Any) -> web.Response:
+        if not isinstance(scale, dict):
+            raise BadRequest("a Scale is an object")
         if scale.get("kind", "Scale") != "Scale" or scale.get("apiVersion", _VERSION) != _VERSION:
             raise BadRequest(
                 f"cannot handle {scale.get('kind')} in version {scale.get('apiVersion')} as a "
                 f"Scale in version {_VERSION}"
             )
+        negotiation.check_shape(scale, "io.k8s.api.autoscaling.v1.Scale")
         replicas = (scale.get("spec") or {}).get("replicas", 0)
         if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 0:
             name = request.target.name

@@ -33,6 +33,8 @@ from knlocal.store.store import Propagation, Store
 Apply = Callable[[ApiRequest, Obj, "Obj | None", bool], Obj]
 """Server-side apply: (request, configuration, object or None, force) → the merged object."""
 
+_DELETE_OPTIONS = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"
+
 
 class Writer:
     """Answers the writing verbs. Each waits until the write is durable."""
@@ -270,7 +272,7 @@ class Writer:
         given: Obj = {}
         if body.strip():
             media = negotiation.content_type(request.http.headers)
-            given, _ = negotiation.decode_body(body, media, "*v1.DeleteOptions")
+            given = negotiation.decode_as(body, media, _DELETE_OPTIONS)
         return delete_wishes(request, given)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.apiserver.conftest import Api, config_map, deployment, knative_service
+from tests.apiserver.test_custom_resources import crd
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 SERVICES = "/apis/serving.knative.dev/v1/namespaces/default/services"
@@ -213,6 +216,42 @@ async def test_a_patch_that_does_not_apply_changes_nothing(
     got, answer, _ = await api.call("PATCH", f"{CONFIG_MAPS}/a", patch, media=media)
     assert (got, answer["reason"]) == (status, reason), answer
     assert api.store.version == version
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in an object, as a path of keys and indexes."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(item, (*path, key))
+
+
+@pytest.mark.parametrize(
+    ("path", "obj"),
+    [
+        ("/apis/apps/v1/namespaces/default/deployments", deployment()),
+        (SERVICES, knative_service()),
+        ("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd()),
+        ("/apis/authorization.k8s.io/v1/subjectaccessreviews",
+         {"spec": {"user": "joe", "groups": ["a"], "extra": {"a": ["b"]},
+                   "resourceAttributes": {"verb": "get", "resource": "pods"}}}),
+        ("/api/v1/namespaces/default/serviceaccounts/default/token",
+         {"spec": {"audiences": ["a"], "expirationSeconds": 600}}),
+    ],
+)  # fmt: skip
+async def test_whatever_stands_anywhere_the_answer_is_no_internal_error(
+    api: Api, path: str, obj: dict[str, Any]
+) -> None:
+    for place in places(obj):
+        for value in (None, "x", -1, [None], {"a": {"b": [{}]}}):
+            body = copy.deepcopy(obj)
+            holder: Any = body
+            for step in place[:-1]:
+                holder = holder[step]
+            holder[place[-1]] = value
+            status, answer, _ = await api.call("POST", f"{path}?dryRun=All", body)
+            assert status < 500, (place, value, answer)
 
 
 async def test_objects_of_two_megabytes_pass_and_larger_bodies_do_not(api: Api) -> None:

@@ -306,6 +306,8 @@ def custom_resource_definition(obj: Obj, context: AdmissionContext) -> FieldErro
             "must have exactly one version marked as storage version",
         ))  # fmt: skip
     for index, version in enumerate(versions):
+        if not version.get("name"):
+            errors.append(required(f"spec.versions[{index}].name"))
         if not (version.get("schema") or {}).get("openAPIV3Schema"):
             errors.append(required(
                 f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required"
