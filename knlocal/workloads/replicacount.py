@@ -78,7 +78,7 @@ class Measured:
         counted, unready, missing = self._groups()
 
         def ratio(usage: Usage) -> float:
-            return float(sum(usage.values()) / len(usage) / target)
+            return float(sum(usage.values(), Decimal(0)) / len(usage) / target)
 
         full = dict.fromkeys(missing, target)
         replicas = _replicas(current, counted, unready, missing, full, ratio)
