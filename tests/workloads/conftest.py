@@ -22,6 +22,7 @@ from knlocal.resources.kinds import KindRegistry
 from knlocal.runtime.api import Runtime
 from knlocal.store.store import Store
 from knlocal.workloads.kubelet import Kubelet
+from knlocal.workloads.volumes import remove_all_volumes
 
 IMAGE = "knlocal-test/python:3"
 POD = GroupKind("", "Pod")
@@ -235,6 +236,7 @@ async def cluster(
     store = Store(KindRegistry(KINDS), clock)
     async with run_cluster(store, runtime, tmp_path, make_controllers) as found:
         yield found
+    remove_all_volumes(tmp_path / "node")
 
 
 class run_cluster:
