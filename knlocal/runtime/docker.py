@@ -340,8 +340,7 @@ class DockerRuntime(Runtime):
             if self._pods.get(pod) is held and not held.lock.locked():
                 self._pods.drop(pod)
             return None
-        if sandbox_shown is not None:
-            held.learn_sandbox(sandbox_shown)
+        held.learn_sandbox(sandbox_shown or {})
         states = {
             name: docker_state.container_state(name, one)
             if one is not None

@@ -25,6 +25,7 @@ from tests.workloads.test_deployments import (
     live,
     scale,
 )
+from tests.workloads.test_interference import docker
 
 FREEZE = {"knlocal.dev/standby": "freeze"}
 #: Counts what it was asked, in memory.
@@ -185,3 +186,26 @@ async def test_changing_ones_mind_again_and_again_ends_with_the_last_word(
     await cluster.until(lambda: len(cluster.store.list(GroupKind("", "Pod"))) == 1)
     state = await only(cluster, "running")
     assert (await cluster.get(state.id.name))[0] == 200
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("engine", ["docker"], indirect=True)
+@pytest.mark.parametrize("idle", ["stop", "freeze"])
+@pytest.mark.parametrize("role", ["sandbox", "container"])
+async def test_a_standby_that_somebody_removes_is_followed_by_another(
+    cluster: Cluster, found: Found, role: str, idle: str
+) -> None:
+    cluster.create(deployment(cluster, 1, annotations={"knlocal.dev/standby": idle}))
+    await complete(cluster, 1)
+    scale(cluster, 0)
+    await cluster.until(lambda: not cluster.store.list(POD))
+    await real(found.standbys.names)
+    before = await only(cluster, "paused" if idle == "freeze" else "created")
+    labels = (f"dev.knlocal.uid={before.id.uid}", f"dev.knlocal.role={role}")
+    filters = [part for label in labels for part in ("--filter", f"label={label}")]
+    await docker("rm", "-f", await docker("ps", "-aq", *filters))
+    await real(lambda: found.standbys.names() not in ([], [before.id.name]))
+    after = await only(cluster, "created")
+    scale(cluster, 1)
+    await complete(cluster, 1)
+    assert (await cluster.get(after.id.name))[0] == 200
