@@ -28,7 +28,7 @@ from knlocal.resources.base import (
     status_of,
 )
 from knlocal.resources.status import StatusError
-from knlocal.runtime.api import ContainerEvent, RuntimeFailure
+from knlocal.runtime.api import ContainerEvent, EngineUnavailable, RuntimeFailure
 from knlocal.store.store import WriteOptions
 from knlocal.workloads.environment import ConfigError
 from knlocal.workloads.kubelet import Kubelet
@@ -44,9 +44,9 @@ MOST_SPARES = 2
 #: Seconds (real time) between two looks at whether pods are being started, and for how long at
 #: most; and what a Deployment gets to have its own pods ready (broken code never has).
 _CALM_SECONDS, _PATIENCE_SECONDS, _SETTLE_SECONDS = 0.05, 30.0, 5.0
-#: After which a spare that could not be made is tried again, and one that ended is replaced.
+#: After which the engine is asked again, and a spare that ended is replaced.
 _RETRY_SECONDS, _AGAIN_SECONDS = 30.0, 1.0
-#: Deployments that are remembered to have existed: they are nobody's successor any more.
+#: Deployments that are remembered to need no spare.
 _MEMORY = 1000
 
 
@@ -83,7 +83,7 @@ class Spares:
         self._most = most
         self._spares: OrderedDict[Key, Spare] = OrderedDict()
         self._planned: set[Key] = set()
-        self._seen: OrderedDict[Key, None] = OrderedDict()
+        self._settled: OrderedDict[Key, None] = OrderedDict()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -123,9 +123,7 @@ class Spares:
             return
         if successor is None:
             return
-        self._seen[key] = None
-        if len(self._seen) > _MEMORY:
-            self._seen.popitem(last=False)
+        self._let_be(key)
         if key in self._spares and not int(spec_of(deployment).get("replicas", 1)):
             self._drop(key)  # it begins with no pods
         wanted = successor.deployment
@@ -156,9 +154,15 @@ class Spares:
 
     def _is_wanted(self, successor: Successor) -> bool:
         key = successor.deployment
-        if self._closed or key in self._spares or key in self._seen:
+        if self._closed or key in self._spares or key in self._settled:
             return False
         return self._store.find_key(key) is None
+
+    def _let_be(self, key: Key) -> None:
+        """It exists, or cannot be had: no spare is made for it any more."""
+        self._settled[key] = None
+        if len(self._settled) > _MEMORY:
+            self._settled.popitem(last=False)
 
     async def _prepare(self, after: Key, key: Key) -> None:
         try:
@@ -186,10 +190,13 @@ class Spares:
         self._keep_few()
         try:
             spare.ready = await worker.hold(snapshot_target(pod), {SPARE_FOR: key.name})
+            if not spare.ready:
+                self._let_be(key)
+        except EngineUnavailable:
+            self._node.machine_clock.call_later(_RETRY_SECONDS, self._follow_later, after)
         except (ConfigError, RuntimeFailure) as error:
             log.info("no spare for %s: %s", key, error)
-            if not spare.taken:
-                self._node.machine_clock.call_later(_RETRY_SECONDS, self._follow_later, after)
+            self._let_be(key)
         finally:
             if not spare.ready and self._spares.get(key) is spare:
                 self._drop(key)

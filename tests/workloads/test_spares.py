@@ -14,7 +14,7 @@ from knlocal.control.controller import Controller
 from knlocal.resources.base import GroupKind, Obj, copy, uid_of
 from knlocal.resources.core.kinds import KINDS
 from knlocal.resources.kinds import KindRegistry
-from knlocal.runtime.api import PodId, Runtime
+from knlocal.runtime.api import PodId, PodPlan, Runtime
 from knlocal.store.store import Store
 from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
@@ -247,6 +247,27 @@ async def test_nothing_is_held_where_no_save_can_come(saves: Saves) -> None:
     saves.cluster.create(obj)
     await saves.cluster.until(lambda: not saves.spares.busy)
     assert len(saves.spares.names()) == 1
+
+
+async def test_where_nothing_can_be_held_it_is_tried_once_for_each_save(
+    saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    async def hold(plan: PodPlan, container: str, late: str) -> bool:
+        tried.append(plan.id.name.rpartition("-deployment-")[0])
+        return False
+
+    monkeypatch.setattr(saves.cluster.runtime, "hold", hold)
+    for number in (1, 2):
+        saves.save(number)
+        assert (await saves.answer(number)).startswith(f"save-{number} ")
+        clock = saves.cluster.kubelet.node.machine_clock
+        async with clock.timeout(30):
+            while len(tried) < number or saves.spares.busy:
+                await clock.sleep(0.01)
+    assert tried == ["app-00002", "app-00003"]
+    assert saves.spares.names() == []
 
 
 async def test_a_later_daemon_clears_away_what_an_earlier_one_held(
