@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import struct
 import subprocess
@@ -14,12 +13,7 @@ from pathlib import Path
 import pytest
 
 from knlocal.runtime import gate
-
-MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-here = pytest.mark.skipif(
-    platform.machine() not in MACHINES or platform.system() != "Linux",
-    reason="a Linux program, made for amd64 and arm64",
-)
+from tests.runtime.machines import each_architecture, runner
 
 
 @pytest.mark.parametrize(("architecture", "number"), [("amd64", 62), ("arm64", 183)])
@@ -38,15 +32,15 @@ def test_an_architecture_it_was_not_made_for_has_none() -> None:
 
 @contextmanager
 def standing(
-    tmp_path: Path, *argv: str, path: str | None = None
+    architecture: str, tmp_path: Path, *argv: str, path: str | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     program = tmp_path / "gate"
-    program.write_bytes(gate.executable(MACHINES[platform.machine()]) or b"")
+    program.write_bytes(gate.executable(architecture) or b"")
     program.chmod(0o755)
     os.mkfifo(tmp_path / "door")
     words = gate.words(str(tmp_path / "door"), list(argv), path)
     process = subprocess.Popen(
-        [str(program), *words],
+        [*runner(architecture), str(program), *words],
         env={"ONE": "1"}, cwd=tmp_path, text=True, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -62,9 +56,13 @@ def tell(tmp_path: Path, what: bytes = b"g") -> None:
     os.close(door)
 
 
-@here
-def test_it_becomes_the_program_with_its_arguments_environment_and_folder(tmp_path: Path) -> None:
-    with standing(tmp_path, "sh", "-c", 'echo "$0 $1 $ONE $(pwd)"', "zero", "one two") as process:
+@each_architecture
+def test_it_becomes_the_program_with_its_arguments_environment_and_folder(
+    architecture: str, tmp_path: Path
+) -> None:
+    with standing(
+        architecture, tmp_path, "sh", "-c", 'echo "$0 $1 $ONE $(pwd)"', "zero", "one two"
+    ) as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.2)
         tell(tmp_path)
@@ -72,28 +70,32 @@ def test_it_becomes_the_program_with_its_arguments_environment_and_folder(tmp_pa
         assert process.returncode == 0
 
 
-@here
-def test_it_looks_where_the_search_path_says_and_only_for_what_can_run(tmp_path: Path) -> None:
+@each_architecture
+def test_it_looks_where_the_search_path_says_and_only_for_what_can_run(
+    architecture: str, tmp_path: Path
+) -> None:
     for folder, text in (("first", None), ("second", "#!/bin/sh\necho found $0\n")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "tool").write_text(text or "not a program")
         (tmp_path / folder / "tool").chmod(0o755 if text else 0o644)
     path = f"{tmp_path}/none:{tmp_path}/first:{tmp_path}/second"
-    with standing(tmp_path, "tool", path=path) as process:
+    with standing(architecture, tmp_path, "tool", path=path) as process:
         tell(tmp_path)
         assert process.communicate(timeout=10)[0] == f"found {tmp_path}/second/tool\n"
 
 
-@here
-def test_a_program_that_is_not_there_is_exit_code_127(tmp_path: Path) -> None:
-    with standing(tmp_path, "no-such-program") as process:
+@each_architecture
+def test_a_program_that_is_not_there_is_exit_code_127(architecture: str, tmp_path: Path) -> None:
+    with standing(architecture, tmp_path, "no-such-program") as process:
         tell(tmp_path)
         assert process.wait(10) == 127
 
 
-@here
-def test_it_waits_on_though_the_door_is_closed_again_or_it_was_stopped(tmp_path: Path) -> None:
-    with standing(tmp_path, "true") as process:
+@each_architecture
+def test_it_waits_on_though_the_door_is_closed_again_or_it_was_stopped(
+    architecture: str, tmp_path: Path
+) -> None:
+    with standing(architecture, tmp_path, "true") as process:
         tell(tmp_path, b"")
         for interruption in (signal.SIGSTOP, signal.SIGCONT):
             process.send_signal(interruption)
