@@ -3,7 +3,8 @@
 Below `/knlocal/v1/events`, behind the API's own guard:
 
     GET  /knlocal/v1/events?type=order.*&limit=20        the newest, oldest first, {"items": […]}
-    GET  /knlocal/v1/events?follow=true                  JSON lines, as events come
+    GET  /knlocal/v1/events?follow=true                  JSON lines, as events come; with
+                            &outcomes=true               when they have been dealt with
     GET  /knlocal/v1/events/ID                           everything known about one id
     POST /knlocal/v1/send    {"event": {…}, "to": URL}   one event, structured
     POST /knlocal/v1/replay  {"id": …} or a selection, and "to" for another sink
@@ -77,13 +78,13 @@ class EventDoor:
     async def _follow(self, request: web.BaseRequest) -> web.StreamResponse:
         wanted = selection(request.query)
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
-        tail = self._journal.tail(wanted, steps=_flag(request.query, "steps"))
         backlog = _number(request.query, "backlog", 0)
-        await response.prepare(request)
-        for entry in self._journal.recent(wanted, backlog) if backlog else ():
-            await response.write(orjson.dumps(entry) + b"\n")
-        async for entry in tail:
-            await response.write(orjson.dumps(entry) + b"\n")
+        with self._journal.tail(wanted, outcomes=_flag(request.query, "outcomes")) as tail:
+            await response.prepare(request)
+            for entry in self._journal.recent(wanted, backlog) if backlog else ():
+                await response.write(orjson.dumps(entry) + b"\n")
+            async for entry in tail:
+                await response.write(orjson.dumps(entry) + b"\n")
         return response
 
     # -- sending ------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def events_command(
     query = _query(how)
     writer = record.open("wb") if record else None
     try:
-        for entry in _entries(context, query, last, follow):
+        for entry in _entries(context, query, last, follow, outcomes=writer is None):
             if writer is not None:
                 writer.write(orjson.dumps(_line(entry)) + b"\n")
                 writer.flush()
@@ -88,14 +88,16 @@ def events_command(
     return Exit.OK
 
 
-def _entries(context: Context, query: dict[str, str], last: int, follow: bool) -> Any:
+def _entries(
+    context: Context, query: dict[str, str], last: int, follow: bool, *, outcomes: bool
+) -> Any:
     if not follow:
         answer = context.client.request(
             "GET", f"{DOOR}/events", query={**query, "limit": str(last)}
         )
         yield from answer["items"]
         return
-    query = {**query, "follow": "true", "backlog": str(last)}
+    query = {**query, "follow": "true", "backlog": str(last), "outcomes": str(outcomes).lower()}
     for line in context.client.stream(f"{DOOR}/events", query):
         yield orjson.loads(line)
 

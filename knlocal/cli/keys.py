@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from knlocal.cli.narrator import Line
 from knlocal.cli.trails import headline
-from knlocal.journal import Selection
 
 if TYPE_CHECKING:
     from knlocal.cli.screen import Screen
@@ -71,8 +70,9 @@ class Keys:
         self._events = asyncio.create_task(self._tail(), name="events")
 
     async def _tail(self) -> None:
-        async for entry in self._daemon.journal.tail(Selection()):
-            self._screen.print(f"          {headline(entry)}")
+        with self._daemon.journal.tail(outcomes=True) as tail:
+            async for entry in tail:
+                self._screen.print(f"          {headline(entry)}")
 
     def _open(self) -> None:
         for obj in self._screen.services(self._daemon):

@@ -5,7 +5,8 @@
     journal.step(trail, Step("attempt", "trigger default/t", now, url, 202, 0.004, ""))
 
     journal.explain("event-id")               # → JSON data, one entry per door the event came to
-    async for entry in journal.tail(Selection(type="order.*")): …
+    with journal.tail(Selection(type="order.*")) as tail:
+        async for entry in tail: …
     journal.recent(Selection(…), limit=100)
 
 Memory is bounded by count and bytes, the file by rows; what is older is forgotten.

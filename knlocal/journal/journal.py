@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from knlocal.clock import Clock
+from knlocal.clock import Clock, Timer
 from knlocal.events import Event
 from knlocal.journal.disk import JournalFile, Row
 from knlocal.journal.selection import Selection
-from knlocal.journal.trail import Considered, Door, Step, Trail
+from knlocal.journal.trail import ENDS, Considered, Door, Step, Trail
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +23,32 @@ Listener = Callable[[Trail, Step | None], object]
 """Called when an event came to a door (Step None) and at each step after."""
 
 
-class Tail:
-    """Events as they come, as JSON data: an asynchronous iterator."""
+#: Seconds after which a tail that waits for outcomes shows an event without one.
+PATIENCE_SECONDS = 1.0
 
-    def __init__(self, journal: Journal, selection: Selection, steps: bool, backlog: int) -> None:
+
+class Tail:
+    """Events as they come, as JSON data: an asynchronous iterator, to be closed (or `with`)."""
+
+    def __init__(
+        self, journal: Journal, selection: Selection, outcomes: bool, backlog: int
+    ) -> None:
         self._selection = selection
-        self._steps = steps
+        self._outcomes = outcomes
         self._backlog = backlog
+        self._clock = journal.clock
+        self._pending: dict[int, Timer] = {}
         self._waiting: deque[Trail] = deque()
         self._arrived = asyncio.Event()
         self._missed = 0
         self._closed = False
         self._stop = journal.listen(self._note)
+
+    def __enter__(self) -> Tail:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __aiter__(self) -> Tail:
         return self
@@ -55,10 +69,25 @@ class Tail:
         if not self._closed:
             self._closed = True
             self._stop()
+            for timer in self._pending.values():
+                timer.cancel()
             self._arrived.set()
 
     def _note(self, trail: Trail, step: Step | None) -> None:
-        if (step is None or self._steps) and self._selection.matches(trail):
+        if not self._outcomes:
+            if step is None:
+                self._show(trail)
+        elif not trail.pending:
+            if step is None or step.kind in ENDS:
+                timer = self._pending.pop(trail.seq, None)
+                if timer is not None:
+                    timer.cancel()
+                self._show(trail)
+        elif step is None and len(self._pending) < self._backlog:
+            self._pending[trail.seq] = self._clock.call_later(PATIENCE_SECONDS, self._show, trail)
+
+    def _show(self, trail: Trail) -> None:
+        if self._selection.matches(trail):
             if len(self._waiting) >= self._backlog:
                 self._waiting.popleft()
                 self._missed += 1
@@ -184,14 +213,15 @@ class Journal:
         return lambda: self._listeners.remove(listener)
 
     def tail(
-        self, selection: Selection = Selection(), *, steps: bool = False, backlog: int = 10_000
+        self, selection: Selection = Selection(), *, outcomes: bool = False, backlog: int = 10_000
     ) -> Tail:
-        """Matching events from now on (and again at each step, with `steps`); close it after use.
+        """Matching events from now on; close it after use. With `outcomes`, each is shown when it
+        has been dealt with, and one for which that takes a while before, too.
 
         A reader who falls more than `backlog` behind loses the oldest; the next entry then says how
         many, in `missed`.
         """
-        return Tail(self, selection, steps, backlog)
+        return Tail(self, selection, outcomes, backlog)
 
     def _entries(self, event_id: str) -> list[dict[str, Any]]:
         live = {trail.seq: trail.to_json() for trail in self.find(event_id)}

@@ -46,6 +46,9 @@ class Considered(Protocol):
 
 StepKind = Literal["attempt", "delivered", "reply", "dead-letter", "dropped"]
 
+ENDS: frozenset[StepKind] = frozenset({"delivered", "dead-letter", "dropped"})
+"""After one of these a subscriber has dealt with the event."""
+
 
 class Step(NamedTuple):
     """Something that happened on the way to a subscriber. A "delivered" with a status stands for
@@ -120,7 +123,7 @@ class Trail:
     @property
     def pending(self) -> bool:
         """Whether a subscriber still has to deal with it."""
-        ended = sum(step.kind in ("delivered", "dead-letter", "dropped") for step in self.steps)
+        ended = sum(step.kind in ENDS for step in self.steps)
         return ended < len(self.matched)
 
     def to_json(self) -> dict[str, Any]:

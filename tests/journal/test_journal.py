@@ -22,6 +22,7 @@ from knlocal.journal import (
     read_recording,
     replay,
 )
+from knlocal.journal.journal import PATIENCE_SECONDS
 from knlocal.journal.recording import RecordingError
 
 DOOR = Door("Broker", "default", "b", "http://broker/default/b")
@@ -231,13 +232,48 @@ async def test_a_tail_sees_events_as_they_come(journal: Journal) -> None:
     tail.close()
 
 
-async def test_a_tail_with_steps_sees_them_too(journal: Journal) -> None:
-    tail = journal.tail(steps=True)
-    trail = come(journal, "1")
-    delivered(journal, trail)
-    await anext(tail)
-    assert (await anext(tail))["subscribers"][0]["outcome"] == "delivered"
-    tail.close()
+async def test_a_tail_of_outcomes_sees_events_when_they_have_been_dealt_with(
+    journal: Journal,
+) -> None:
+    with journal.tail(outcomes=True) as tail:
+        first, second = come(journal, "1"), come(journal, "2")
+        delivered(journal, second)
+        delivered(journal, first)
+        seen = [await anext(tail) for _ in range(2)]
+    assert [(e["event"]["id"], e["subscribers"][0]["outcome"]) for e in seen] == [
+        ("2", "delivered"),
+        ("1", "delivered"),
+    ]
+
+
+async def test_a_tail_of_outcomes_shows_what_takes_long_before_and_after(
+    journal: Journal, clock: VirtualClock
+) -> None:
+    with journal.tail(outcomes=True) as tail:
+        trail = come(journal, "1")
+        await clock.advance(PATIENCE_SECONDS)
+        assert (await anext(tail))["subscribers"][0]["outcome"] == "waiting"
+        delivered(journal, trail)
+        assert (await anext(tail))["subscribers"][0]["outcome"] == "delivered"
+
+
+async def test_a_tail_of_failures_shows_what_fails_while_it_is_read(
+    journal: Journal, clock: VirtualClock
+) -> None:
+    with journal.tail(Selection(failed=True), outcomes=True) as tail:
+        delivered(journal, come(journal, "1"))
+        trail = come(journal, "2")
+        journal.step(trail, Step("dropped", "trigger default/t", clock.now(), detail="gone"))
+        assert (await anext(tail))["event"]["id"] == "2"
+
+
+async def test_nobody_listens_after_a_tail_is_closed(journal: Journal, clock: VirtualClock) -> None:
+    with journal.tail(outcomes=True) as tail:
+        come(journal, "1")
+    come(journal, "2")
+    await clock.advance(PATIENCE_SECONDS)
+    with pytest.raises(StopAsyncIteration):
+        await anext(tail)
 
 
 async def test_a_slow_reader_is_told_what_it_missed(journal: Journal) -> None:
