@@ -155,14 +155,19 @@ class Cluster:
         return self.ready(f"{SERVING}/services/{body['metadata']['name']}")
 
     def ready(self, path: str, status: str = "True", kind: str = "Ready") -> dict[str, Any]:
-        """The object once its condition, for its newest generation, is as asked."""
+        """The object once it is there and its condition, for its newest generation, is as asked."""
 
         def look() -> Any:
-            got = self.get(path)
+            code, got = self.request("GET", path)
+            if code == 404:
+                return None
+            assert code == 200, got
             seen = got.get("status", {}).get("observedGeneration") == got["metadata"]["generation"]
             return got if seen and condition(got, kind).get("status") == status else None
 
-        return self.until(look, lambda: json.dumps(self.get(path).get("status"), indent=1))  # type: ignore[no-any-return]
+        return self.until(
+            look, lambda: json.dumps(self.request("GET", path)[1].get("status"), indent=1)
+        )  # type: ignore[no-any-return]
 
     def update(self, path: str, change: Callable[[Any], object]) -> dict[str, Any]:
         """GET and PUT, tried again when another writer was faster, as every client does."""

@@ -193,10 +193,10 @@ class Kn:
         """The columns of `kn service list`, by name."""
         rows = {}
         for item in self.listed(f"{SERVING}/services"):
-            status = item["status"]
+            status = item.get("status", {})  # others' services may still be starting
             rows[item["metadata"]["name"]] = [
-                status["url"], status["latestReadyRevisionName"], counted(item),
-                condition(item)["status"],
+                status.get("url", ""), status.get("latestReadyRevisionName", ""), counted(item),
+                condition(item).get("status", "Unknown"),
             ]  # fmt: skip
         return rows
 
