@@ -18,6 +18,7 @@ from knlocal.eventing.engines import Message
 from knlocal.eventing.subscription import UNTRIED, Answer, Subscription, is_event
 from knlocal.events import has_event
 from knlocal.events.http import lines
+from knlocal.gateway.awake import Awake, awake
 from knlocal.gateway.http1 import ResponseHead
 from knlocal.gateway.post import Line
 from knlocal.journal import Step
@@ -36,14 +37,15 @@ RENEWED_AFTER = 64
 
 class Lane:
     __slots__ = (
-        "_attempts", "_bound", "_extra", "_line", "_plain", "_retired", "_since", "_subscriber",
-        "_task", "doing", "message",
+        "_attempts", "_awake", "_bound", "_extra", "_line", "_plain", "_retired", "_since",
+        "_subscriber", "_task", "doing", "message",
     )  # fmt: skip
 
     def __init__(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber
         self._attempts = Attempts(self, subscriber)
         self._line: Line | None = None
+        self._awake: Awake | None = None
         #: What the line was made for, and the header lines of every post on it.
         self._bound: Subscription | None = None
         self._extra = ""
@@ -104,6 +106,8 @@ class Lane:
             head += f"{name}: {value}\r\n"
         self._since = subscriber.transport.clock.monotonic()
         if line.post(head, body, policy.timeout):
+            if subscriber.quick and self._awake is not None:
+                self._awake.keep()
             return True
         self._drop_line()
         return False
@@ -113,6 +117,7 @@ class Lane:
         if subscription.unresolved or not subscription.subscriber:
             return None
         self._line = self._subscriber.transport.line(subscription, self)
+        self._awake = awake()
         self._bound = subscription
         self._extra = f"Kn-Namespace: {subscription.namespace}\r\nPrefer: reply\r\n"
         return self._line
