@@ -306,6 +306,9 @@ class Standbys:
             await self._node.runtime.pause(worker.id)
         finally:
             self._pausing[uid] -= 1
+        if self._freezer(worker) is None:
+            # Wanted again while the engine was busy: a new pod has taken its place.
+            return False
         pod = copy(worker.pod)
         for name in ("deletionTimestamp", "deletionGracePeriodSeconds"):
             pod["metadata"].pop(name, None)

@@ -11,7 +11,7 @@ import pytest
 from knlocal.clock import SystemClock
 from knlocal.control.controller import Controller
 from knlocal.resources.base import GroupKind, Obj
-from knlocal.runtime.api import PodState
+from knlocal.runtime.api import PodId, PodState
 from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.replicasets import ReplicaSetController
@@ -186,6 +186,31 @@ async def test_changing_ones_mind_again_and_again_ends_with_the_last_word(
     await cluster.until(lambda: len(cluster.store.list(GroupKind("", "Pod"))) == 1)
     state = await only(cluster, "running")
     assert (await cluster.get(state.id.name))[0] == 200
+
+
+async def test_a_pod_wanted_again_while_it_is_being_paused_is_not_kept_beside_its_follower(
+    cluster: Cluster, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cluster.container("app", COUNTER, readinessProbe={"tcpSocket": {"port": 8080}})
+    cluster.create(deployment(cluster, 1, annotations=FREEZE, pod={"containers": [one]}))
+    await complete(cluster, 1)
+    pause, replaced = cluster.runtime.pause, asyncio.Event()
+
+    async def slowly(pod: PodId) -> None:
+        await pause(pod)
+        await replaced.wait()
+
+    monkeypatch.setattr(cluster.runtime, "pause", slowly)
+    before = await only(cluster, "running")
+    scale(cluster, 0)
+    await only(cluster, "paused")
+    scale(cluster, 1)
+    await cluster.until(lambda: [p for p in live(cluster) if p["metadata"]["uid"] != before.id.uid])
+    replaced.set()
+    await complete(cluster, 1)
+    after = await only(cluster, "running")
+    assert after.id != before.id
+    assert not found.standbys.names()
 
 
 @pytest.mark.docker
