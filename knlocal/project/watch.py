@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -153,28 +154,11 @@ async def _watch(
         yield {Path(path) for _, path in changes}
 
 
-def _folders(folder: Path, ignore: Ignore) -> Iterator[Path]:
-    yield folder
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _below(entry, folder, ignore)
-
-
-def _below(folder: Path, root: Path, ignore: Ignore) -> Iterator[Path]:
-    if ignore(_inside(folder, root)):
-        return
-    yield folder
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _below(entry, root, ignore)
+def _folders(root: Path, ignore: Ignore) -> Iterator[Path]:
+    for folder, below, _ in os.walk(root):
+        path = Path(folder)
+        yield path
+        below[:] = [name for name in below if not ignore(_inside(path / name, root))]
 
 
 def _inside(path: Path, folder: Path) -> str:
