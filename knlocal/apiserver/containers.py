@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from knlocal.apiserver.requests import ApiRequest
 from knlocal.resources.base import Obj, parse_timestamp
 from knlocal.resources.status import BadRequest, Invalid
+from knlocal.runtime.api import LogOptions
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """PodLogOptions, understood. `limit` is in bytes."""
-
-    follow: bool
-    previous: bool
-    timestamps: bool
-    tail: int | None
-    since: datetime | None
-    limit: int | None
-
-
-def log_options(request: ApiRequest, now: datetime) -> LogOptions:
-    """Raises Invalid for numbers that make no sense."""
+def log_options(request: ApiRequest, now: datetime) -> tuple[LogOptions, int | None]:
+    """PodLogOptions, understood: what to read, and how many bytes of it at most. Raises Invalid
+    for numbers that make no sense."""
     query = request.query
     tail, limit = query.integer("tailLines"), query.integer("limitBytes")
     seconds, since_time = query.integer("sinceSeconds"), query.text("sinceTime")
@@ -42,9 +31,10 @@ def log_options(request: ApiRequest, now: datetime) -> LogOptions:
             since = parse_timestamp(since_time)
         except ValueError:
             raise BadRequest(f'sinceTime: parsing time "{since_time}" failed') from None
-    return LogOptions(
-        query.flag("follow"), query.flag("previous"), query.flag("timestamps"), tail, since, limit
+    options = LogOptions(
+        query.flag("follow"), tail, since, query.flag("timestamps"), query.flag("previous")
     )
+    return options, limit
 
 
 def _invalid(request: ApiRequest, field: str, value: int, what: str) -> Invalid:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -27,7 +26,7 @@ from knlocal.resources.status import (
     TooManyRequests,
     Unavailable,
 )
-from knlocal.runtime.api import ExecStream, RuntimeFailure
+from knlocal.runtime.api import ExecStream, LogOptions, RuntimeFailure
 from knlocal.store.store import POD, Store
 
 CONNECT_SECONDS = 10.0
@@ -38,17 +37,7 @@ class PodAccess(Protocol):
     """What the daemon lends the API to look inside pods. `pod` is the Pod object. Everything here
     raises `StatusError` or `RuntimeFailure` for what cannot be done."""
 
-    def logs(
-        self,
-        pod: Obj,
-        container: str,
-        *,
-        follow: bool,
-        tail: int | None,
-        since: datetime | None,
-        timestamps: bool,
-        previous: bool,
-    ) -> AsyncIterator[bytes]:
+    def logs(self, pod: Obj, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """Whole lines of the container's output."""
 
     async def exec(
@@ -71,17 +60,7 @@ class NoPods:
 
     _WHY = "no runtime is connected: pods cannot be looked into"
 
-    def logs(
-        self,
-        pod: Obj,
-        container: str,
-        *,
-        follow: bool,
-        tail: int | None,
-        since: datetime | None,
-        timestamps: bool,
-        previous: bool,
-    ) -> AsyncIterator[bytes]:
+    def logs(self, pod: Obj, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         raise Unavailable(self._WHY)
 
     async def exec(
@@ -126,16 +105,13 @@ class PodStreams:
                 "the server does not allow this method on the requested resource"
             )
         pod = self._pod(request)
-        wishes = log_options(request, self._store.clock.now())
+        options, limit = log_options(request, self._store.clock.now())
         container = choose_container(pod, request.query.text("container"))
         if not (pod.get("spec") or {}).get("nodeName"):
             return web.Response(text="")
-        running_container(pod, container, previous=wishes.previous)
-        chunks = self._access.logs(
-            pod, container, follow=wishes.follow, tail=wishes.tail, since=wishes.since,
-            timestamps=wishes.timestamps, previous=wishes.previous,
-        )  # fmt: skip
-        return await self._stream_log(request, chunks, wishes.limit)
+        running_container(pod, container, previous=options.previous)
+        chunks = self._access.logs(pod, container, options)
+        return await self._stream_log(request, chunks, limit)
 
     async def _stream_log(
         self, request: ApiRequest, chunks: AsyncIterator[bytes], limit: int | None

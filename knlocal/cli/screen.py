@@ -241,13 +241,11 @@ class Screen:
 
     async def _read(self, pod: Obj, container: str, about: str) -> None:
         from knlocal.resources.status import StatusError
+        from knlocal.runtime.api import LogOptions
 
         assert self._daemon is not None
         try:
-            async for chunk in self._daemon.pod_looks.logs(
-                pod, container, follow=True, tail=None, since=None, timestamps=False,
-                previous=False,
-            ):  # fmt: skip
+            async for chunk in self._daemon.pod_looks.logs(pod, container, LogOptions(follow=True)):
                 for line in chunk.decode("utf-8", "replace").splitlines():
                     self._output(about, line)
         except StatusError:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
 
 from knlocal.resources.base import Obj, uid_of
 from knlocal.resources.status import BadRequest, StatusError, Unavailable
-from knlocal.runtime.api import ExecStream, Runtime, RuntimeFailure
+from knlocal.runtime.api import ExecStream, LogOptions, Runtime, RuntimeFailure
 from knlocal.serving.request_log import Line, RequestLog
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podplan import pod_id
@@ -26,35 +25,21 @@ class PodLooks:
         self._kubelet = kubelet
         self._requests = requests
 
-    async def logs(
-        self,
-        pod: Obj,
-        container: str,
-        *,
-        follow: bool,
-        tail: int | None,
-        since: datetime | None,
-        timestamps: bool,
-        previous: bool,
-    ) -> AsyncIterator[bytes]:
+    async def logs(self, pod: Obj, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         if self._is_shown_only(pod, container):
-            lines = self._request_lines(uid_of(pod), follow=follow, tail=tail, since=since)
-            async for line in lines:
-                moment = f"{line.moment.isoformat().replace('+00:00', 'Z')} " if timestamps else ""
-                yield f"{moment}{line.text}\n".encode()
+            async for line in self._request_lines(uid_of(pod), options):
+                date = line.moment.isoformat().replace("+00:00", "Z")
+                text = f"{date} {line.text}" if options.timestamps else line.text
+                yield f"{text}\n".encode()
             return
         try:
-            async for chunk in self._runtime.logs(
-                pod_id(pod), container, follow=follow, tail=tail, since=since,
-                timestamps=timestamps, previous=previous,
-            ):  # fmt: skip
+            async for chunk in self._runtime.logs(pod_id(pod), container, options):
                 yield chunk
         except RuntimeFailure as error:
             raise _refusal(error) from error
 
-    async def _request_lines(
-        self, uid: str, *, follow: bool, tail: int | None, since: datetime | None
-    ) -> AsyncIterator[Line]:
+    async def _request_lines(self, uid: str, options: LogOptions) -> AsyncIterator[Line]:
+        since, tail = options.since, options.tail
         if self._requests is None:
             return
         new: asyncio.Queue[Line] = asyncio.Queue()
@@ -63,7 +48,7 @@ class PodLooks:
             kept = [line for line in self._requests.lines(uid) if not since or line.moment >= since]
             for line in kept if tail is None else kept[max(0, len(kept) - tail) :]:
                 yield line
-            while follow:
+            while options.follow:
                 yield await new.get()
         finally:
             stop()

@@ -168,6 +168,25 @@ class ImageInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Which of a container's lines to read, and how."""
+
+    follow: bool = False
+    """Go on until the container stops."""
+    tail: int | None = None
+    """Only the last lines of what there is already."""
+    since: datetime | None = None
+    timestamps: bool = False
+    """Put its date before each line."""
+    previous: bool = False
+    """Of the container before its last restart."""
+
+
+#: All there is by now.
+WHOLE_LOG = LogOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class ExecResult:
     exit_code: int
     output: bytes
@@ -282,15 +301,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def logs(
-        self,
-        pod: PodId,
-        container: str,
-        *,
-        follow: bool = False,
-        tail: int | None = None,
-        since: datetime | None = None,
-        timestamps: bool = False,
-        previous: bool = False,
+        self, pod: PodId, container: str, options: LogOptions = WHOLE_LOG
     ) -> AsyncIterator[bytes]:
         """Chunks of the container's stdout and stderr, whole lines."""
 

@@ -9,7 +9,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from knlocal.runtime import (
     labels,
 )
 from knlocal.runtime.api import (
+    WHOLE_LOG,
     ContainerEvent,
     ContainerPlan,
     ContainerState,
@@ -31,6 +31,7 @@ from knlocal.runtime.api import (
     ExecResult,
     ExecStream,
     ImageInfo,
+    LogOptions,
     PodId,
     PodPlan,
     PodState,
@@ -388,18 +389,10 @@ class DockerRuntime(Runtime):
     # -- looking inside -----------------------------------------------------------------------
 
     async def logs(
-        self,
-        pod: PodId,
-        container: str,
-        *,
-        follow: bool = False,
-        tail: int | None = None,
-        since: datetime | None = None,
-        timestamps: bool = False,
-        previous: bool = False,
+        self, pod: PodId, container: str, options: LogOptions = WHOLE_LOG
     ) -> AsyncIterator[bytes]:
         held = await self._held(pod)
-        if previous:
+        if options.previous:
             container_id = held.previous.get(container, "") if held is not None else ""
             if not container_id:
                 raise RuntimeFailure(
@@ -411,14 +404,7 @@ class DockerRuntime(Runtime):
             if one is None or not one.ran:
                 return
             container_id = one.id
-        async for lines in docker_logs.read(
-            self._engine,
-            container_id,
-            follow=follow and not previous,
-            tail=tail,
-            since=since,
-            timestamps=timestamps,
-        ):
+        async for lines in docker_logs.read(self._engine, container_id, options):
             yield lines
 
     async def exec(

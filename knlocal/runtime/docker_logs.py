@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 
+from knlocal.runtime.api import LogOptions
 from knlocal.runtime.docker_http import NORMAL, Engine, EngineRefused
 from knlocal.runtime.docker_streams import Lines, frames
 
 
-async def read(
-    engine: Engine,
-    container_id: str,
-    *,
-    follow: bool,
-    tail: int | None,
-    since: datetime | None,
-    timestamps: bool,
-) -> AsyncIterator[bytes]:
-    """Nothing when the container is gone; with `follow`, until it stops."""
+async def read(engine: Engine, container_id: str, options: LogOptions) -> AsyncIterator[bytes]:
+    """Nothing when the container is gone. A `previous` one has ended: nothing to follow."""
+    follow = options.follow and not options.previous
     params = {
         "stdout": True,
         "stderr": True,
         "follow": follow,
-        "tail": "all" if tail is None else tail,
-        "since": _seconds(since) if since else None,
-        "timestamps": timestamps,
+        "tail": "all" if options.tail is None else options.tail,
+        "since": _seconds(options.since) if options.since else None,
+        "timestamps": options.timestamps,
     }
     try:
         shown = await engine.get(f"/containers/{container_id}/json")
-        lines = Lines(timestamps=timestamps)
+        lines = Lines(timestamps=options.timestamps)
         async with engine.stream(
             "GET",
             f"/containers/{container_id}/logs",

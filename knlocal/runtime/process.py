@@ -14,7 +14,6 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +22,7 @@ import psutil
 from knlocal.clock import Clock
 from knlocal.runtime import labels, process_exec, process_logs
 from knlocal.runtime.api import (
+    WHOLE_LOG,
     ContainerEvent,
     ContainerPlan,
     ContainerState,
@@ -31,6 +31,7 @@ from knlocal.runtime.api import (
     ExecStream,
     ImageInfo,
     ImageMissing,
+    LogOptions,
     PodId,
     PodPlan,
     PodState,
@@ -307,19 +308,13 @@ class ProcessRuntime(Runtime):
     # -- looking inside -----------------------------------------------------------------------
 
     async def logs(
-        self,
-        pod: PodId,
-        container: str,
-        *,
-        follow: bool = False,
-        tail: int | None = None,
-        since: datetime | None = None,
-        timestamps: bool = False,
-        previous: bool = False,
+        self, pod: PodId, container: str, options: LogOptions = WHOLE_LOG
     ) -> AsyncIterator[bytes]:
         held = self._pods.get(pod.uid)
         one = held.containers.get(container) if held is not None else None
-        if previous and (one is None or one.attempt == 0 or not one.previous_folder.exists()):
+        if options.previous and (
+            one is None or one.attempt == 0 or not one.previous_folder.exists()
+        ):
             raise RuntimeFailure(
                 "ContainerNotFound",
                 f'previous terminated container "{container}" in pod "{pod.name}" not found',
@@ -332,11 +327,9 @@ class ProcessRuntime(Runtime):
             return self._started and not ended.is_set(), one.logged
 
         async for lines in process_logs.read(
-            one.previous_folder if previous else one.run_folder,
-            tail=tail,
-            since=since,
-            timestamps=timestamps,
-            news=news if follow and not previous and one.ran else None,
+            one.previous_folder if options.previous else one.run_folder,
+            options,
+            news=news if options.follow and not options.previous and one.ran else None,
         ):
             yield lines
 
@@ -355,7 +348,7 @@ class ProcessRuntime(Runtime):
     async def attach(self, pod: PodId, container: str, *, stdin: bool) -> ExecStream:
         self._inside(pod, container)
         held = self._pods[pod.uid].containers[container]
-        lines = self.logs(pod, container, follow=True, tail=0)
+        lines = self.logs(pod, container, LogOptions(follow=True, tail=0))
         return process_exec.LogStream(lines, lambda: held.state().exit_code or 0)
 
     def _inside(self, pod: PodId, container: str) -> tuple[Path, Mapping[str, str]]:

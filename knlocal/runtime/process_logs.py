@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from knlocal.runtime.api import LogOptions
+
 _CHUNK = 1 << 18
 
 
 async def read(
     folder: Path,
+    options: LogOptions,
     *,
-    tail: int | None,
-    since: datetime | None,
-    timestamps: bool,
     news: Callable[[], tuple[bool, asyncio.Event]] | None,
 ) -> AsyncIterator[bytes]:
     """The older file, then the newer. To follow, `news` says whether more may come, and what is
     set when it has."""
-    show = _Shown(since, timestamps)
+    show = _Shown(options.since, options.timestamps)
     path = folder / "log"
     log = _open(path)  # first: a rotation meanwhile moves what is open, and loses nothing
     held = b"".join(_whole(folder / "log.1", show)) if _is_older(folder, log) else b""
@@ -32,8 +32,8 @@ async def read(
             held += _rest(log, show)
         if news is None:
             held += show.rest()
-        if tail is not None:
-            held = _last_lines(held, tail)
+        if options.tail is not None:
+            held = _last_lines(held, options.tail)
         if held:
             yield held
         while news is not None:

@@ -27,7 +27,7 @@ from knlocal.resources.base import (
     spec_of,
     split_api_version,
 )
-from knlocal.runtime.api import PodId
+from knlocal.runtime.api import LogOptions, PodId
 from knlocal.testing.events import Events
 from knlocal.testing.faults import Faults
 from knlocal.testing.golden import Golden
@@ -220,7 +220,7 @@ class LocalProject:
             for container in spec_of(pod).get("containers") or ():
                 if container["name"] == "queue-proxy":
                     continue
-                chunks = self.daemon.runtime.logs(id_, container["name"], tail=tail)
+                chunks = self.daemon.runtime.logs(id_, container["name"], LogOptions(tail=tail))
                 text = b"".join([chunk async for chunk in chunks]).decode(errors="replace")
                 if text:
                     parts.append(f"--- {metadata['name']} {container['name']}\n{text}")

@@ -7,7 +7,7 @@ MaxContainerTerminationMessageLogLines 80).
 from __future__ import annotations
 
 from knlocal.resources.base import Obj
-from knlocal.runtime.api import PodId, RuntimeFailure
+from knlocal.runtime.api import LogOptions, PodId, RuntimeFailure
 from knlocal.workloads.node import Node
 
 _LOG_BYTES = 2048
@@ -30,6 +30,6 @@ async def termination_message(node: Node, pod: PodId, container: Obj, exit_code:
 async def _log_tail(node: Node, pod: PodId, container: str) -> str:
     parts: list[bytes] = []
     async with node.machine_clock.timeout(_LOG_SECONDS):
-        async for chunk in node.runtime.logs(pod, container, tail=_LOG_LINES):
+        async for chunk in node.runtime.logs(pod, container, LogOptions(tail=_LOG_LINES)):
             parts.append(chunk)
     return b"".join(parts)[-_LOG_BYTES:].decode(errors="replace")

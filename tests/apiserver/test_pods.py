@@ -6,7 +6,6 @@ import asyncio
 import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from kubernetes.stream import portforward, stream
 
 from knlocal.clock import SystemClock
 from knlocal.resources.base import GroupKind, Obj
-from knlocal.runtime.api import ContainerPlan, ExecStream, PodId, PodPlan
+from knlocal.runtime.api import ContainerPlan, ExecStream, LogOptions, PodId, PodPlan
 from knlocal.runtime.process import ProcessRuntime
 from tests.apiserver.conftest import PATIENCE, Api, needs_kubectl
 
@@ -56,21 +55,8 @@ class RuntimePods:
     def id_of(self, pod: Obj) -> PodId:
         return self.plans[pod["metadata"]["name"]].id
 
-    def logs(
-        self,
-        pod: Obj,
-        container: str,
-        *,
-        follow: bool,
-        tail: int | None,
-        since: datetime | None,
-        timestamps: bool,
-        previous: bool,
-    ) -> AsyncIterator[bytes]:
-        return self.runtime.logs(
-            self.id_of(pod), container, follow=follow, tail=tail, since=since,
-            timestamps=timestamps, previous=previous,
-        )  # fmt: skip
+    def logs(self, pod: Obj, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        return self.runtime.logs(self.id_of(pod), container, options)
 
     async def exec(
         self, pod: Obj, container: str, command: Sequence[str], *, stdin: bool, tty: bool

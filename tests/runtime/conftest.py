@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from knlocal.clock import SystemClock
-from knlocal.runtime.api import ContainerPlan, PodId, PodPlan, Runtime
+from knlocal.runtime.api import ContainerPlan, LogOptions, PodId, PodPlan, Runtime
 from knlocal.runtime.docker import DockerRuntime
 from knlocal.runtime.process import ProcessRuntime
 from tests.images import build
@@ -150,7 +150,7 @@ async def get(runtime: Runtime, plan: PodPlan, port: int = 8080, path: str = "/"
 
 async def logs(runtime: Runtime, pod: PodId, container: str = "user", **options: Any) -> str:
     async with asyncio.timeout(PATIENCE):
-        chunks = [chunk async for chunk in runtime.logs(pod, container, **options)]
+        chunks = [chunk async for chunk in runtime.logs(pod, container, LogOptions(**options))]
     return b"".join(chunks).decode()
 
 

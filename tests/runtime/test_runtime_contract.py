@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from knlocal.runtime.api import PodId, Runtime, RuntimeFailure
+from knlocal.runtime.api import LogOptions, PodId, Runtime, RuntimeFailure
 from tests.runtime.conftest import (
     House,
     events_of,
@@ -408,7 +408,7 @@ async def test_following_a_log_ends_with_the_container(house: House, runtime: Ru
     chunks: list[bytes] = []
 
     async def follow() -> None:
-        async for chunk in runtime.logs(pod, "user", follow=True):
+        async for chunk in runtime.logs(pod, "user", LogOptions(follow=True)):
             chunks.append(chunk)
 
     following = asyncio.create_task(follow())
