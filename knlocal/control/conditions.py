@@ -8,11 +8,9 @@ Conditions outside the set are informational (`severity: Info`) and never count.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from knlocal.resources.base import Obj, timestamp
-
-Truth = Literal["True", "False", "Unknown"]
 
 
 class Conditions:

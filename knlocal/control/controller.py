@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.resources.base import GroupKind, Key, Obj, controller_of, key_of, split_api_version
 from knlocal.store.store import Store
 
@@ -63,6 +65,8 @@ class Controller(ABC):
     """
 
     kind: GroupKind
+    urgency: ClassVar[Urgency] = Urgency.REST
+    """Whether its work comes first when there is much."""
 
     def __init__(self, store: Store, recorder: EventRecorder | None = None) -> None:
         self.store = store

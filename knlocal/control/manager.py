@@ -38,7 +38,10 @@ class Manager:
         for controller in self._controllers:
             await controller.start()
             self._queues[controller] = WorkQueue(
-                controller.name, self._store.clock, _guarded(controller)
+                controller.name,
+                self._store.clock,
+                _guarded(controller),
+                urgency=controller.urgency,
             )
             controller.enqueue = self._queues[controller].add
         self._unsubscribe = self._store.subscribe(self._changed)

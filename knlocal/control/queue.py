@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from knlocal.clock import Clock, Timer
-from knlocal.control.pace import pace
+from knlocal.control.pace import Urgency, pace
 from knlocal.resources.base import Key
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,17 @@ class WorkQueue:
     BACKOFF_FIRST = 0.05
     BACKOFF_MOST = 30.0
 
-    def __init__(self, name: str, clock: Clock, work: Work, parallel: int = 64) -> None:
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        work: Work,
+        parallel: int = 64,
+        *,
+        urgency: Urgency = Urgency.REST,
+    ) -> None:
         self.name = name
+        self._urgency = urgency
         self._clock = clock
         self._work = work
         self._slots = asyncio.Semaphore(parallel)
@@ -68,7 +77,7 @@ class WorkQueue:
             while True:
                 self._again.discard(key)
                 async with self._slots:
-                    await pace().turn()
+                    await pace().turn(self._urgency)
                     after = await self._attempt(key)
                 if after is not None:
                     self._plan(key, after)

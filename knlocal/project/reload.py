@@ -34,6 +34,8 @@ KEPT = 20
 FEW, SETTLE = 3, 0.1
 #: Seconds between two revisions of a folder that is saved all the time.
 PAUSE = 0.5
+#: Seconds from a reload until what it left without use is cleared away: new code comes first.
+TIDY_AFTER = 2.0
 
 
 class Reloader:
@@ -51,6 +53,7 @@ class Reloader:
         self._work: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._asked = False
+        self._tidy_at: float | None = None
         self.reloaded: Callable[[Settings], object] = lambda _settings: None
         """Told when knlocal.toml was read again."""
 
@@ -87,19 +90,36 @@ class Reloader:
         """One reload at a time. A save during a build makes that build obsolete: it is given up."""
         await self._door.sources.collect(images_in_use(self._store))
         while True:
-            await self._more.wait()
+            await self._until_changed()
+            await self._all_arrived()
             self._more.clear()
-            while self._changed:
-                await self._all_arrived()
-                paths, self._changed = self._changed, set()
-                begun = self._clock.monotonic()
-                self._work = asyncio.create_task(self._reload(paths), name="reload work")
-                if not await self._finished(self._work):
-                    self._changed |= paths
-                    continue
-                pause = PAUSE - (self._clock.monotonic() - begun)
-                if self._changed and pause > 0:
-                    await self._clock.sleep(pause)
+            paths, self._changed = self._changed, set()
+            begun = self._clock.monotonic()
+            self._work = asyncio.create_task(self._reload(paths), name="reload work")
+            if not await self._finished(self._work):
+                self._changed |= paths
+                continue
+            if self._tidy_at is None:
+                self._tidy_at = self._clock.monotonic() + TIDY_AFTER
+            pause = PAUSE - (self._clock.monotonic() - begun)
+            if self._changed and pause > 0:
+                await self._clock.sleep(pause)
+
+    async def _until_changed(self) -> None:
+        """Wait for a save. Old code is cleared away between reloads, never beside one: that may
+        just be taking a snapshot which no object names yet."""
+        while True:
+            left = None if self._tidy_at is None else self._tidy_at - self._clock.monotonic()
+            if left is not None and left <= 0:
+                # What pods of a Revision that goes now still use is collected once they are gone.
+                again = await self._collect()
+                self._tidy_at = self._clock.monotonic() + TIDY_AFTER if again else None
+            elif self._changed:
+                return
+            else:
+                self._more.clear()
+                with contextlib.suppress(TimeoutError):
+                    await self._clock.wait_for(self._more.wait(), left)
 
     async def _all_arrived(self) -> None:
         """More than a save or two is a branch switch or the like: wait until all of it is there."""
@@ -136,7 +156,6 @@ class Reloader:
                 await self._reload_project(paths)
             else:
                 await self._reload_sources({folder for folder in folders if folder is not None})
-            await self._collect()
         except ProjectError as error:
             self._told.problem("", str(error))
 
@@ -184,18 +203,18 @@ class Reloader:
 
     # -- old code -----------------------------------------------------------------------------
 
-    async def _collect(self) -> None:
+    async def _collect(self) -> bool:
         """Revisions of earlier saves, but for the last good ones, and the snapshots and images
-        that none needs."""
-        for obj in self._store.list(SERVICE):
-            self._collect_revisions(obj)
+        that none needs. Returns whether there were such Revisions."""
+        removed = sum(self._collect_revisions(obj) for obj in self._store.list(SERVICE))
         sources, used = self._door.sources, snapshots_in_use(self._store)
         await asyncio.to_thread(sources.snapshots.collect, used)
         named = environments_in_use(self._store, used)
         await asyncio.to_thread(sources.environments.collect, named)
         await sources.collect(images_in_use(self._store))
+        return removed > 0
 
-    def _collect_revisions(self, service: Obj) -> None:
+    def _collect_revisions(self, service: Obj) -> int:
         metadata = service["metadata"]
         label = {"serving.knative.dev/service": metadata["name"]}
         found = [
@@ -208,10 +227,15 @@ class Reloader:
         busy = {target.get("revisionName") for target in status.get("traffic") or ()}
         busy |= {target.get("revisionName") for target in service["spec"].get("traffic") or ()}
         busy |= {status.get("latestCreatedRevisionName"), status.get("latestReadyRevisionName")}
-        for at, revision in enumerate(found):
-            name = revision["metadata"]["name"]
-            if name not in busy and (at >= KEPT or _has_failed(revision)):
-                self._store.delete(REVISION, metadata["namespace"], name, propagation="Background")
+        old = [
+            name
+            for at, revision in enumerate(found)
+            if (name := revision["metadata"]["name"]) not in busy
+            and (at >= KEPT or _has_failed(revision))
+        ]
+        for name in old:
+            self._store.delete(REVISION, metadata["namespace"], name, propagation="Background")
+        return len(old)
 
 
 def _has_failed(revision: Obj) -> bool:

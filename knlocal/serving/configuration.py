@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from knlocal.control.conditions import Conditions, find_condition, is_ready
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
+from knlocal.control.pace import Urgency
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -48,6 +49,7 @@ from knlocal.serving.revision_names import (
 
 class ConfigurationController(Controller):
     kind = CONFIGURATION
+    urgency = Urgency.TRAFFIC
 
     def watches(self) -> Sequence[Watching]:
         return (Watching(REVISION, owned_by(CONFIGURATION)),)

@@ -11,6 +11,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Controller, Requeue, Retry, Watching, owned_by
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -61,6 +62,7 @@ FailureHook = Callable[[str, str, str], object]
 
 class RevisionController(Controller):
     kind = REVISION
+    urgency = Urgency.TRAFFIC
 
     def __init__(
         self,

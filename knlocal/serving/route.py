@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Controller, Requeue, Watching
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.gateway import Route as GatewayRoute
 from knlocal.gateway import RouteTable
 from knlocal.gateway.routes import INSIDE
@@ -66,6 +67,7 @@ class TagSplit:
 
 class RouteController(Controller):
     kind = ROUTE
+    urgency = Urgency.TRAFFIC
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.gateway import Route as GatewayRoute
 from knlocal.gateway import RouteTable
 from knlocal.resources.base import (
@@ -48,6 +49,7 @@ H2C_PORT = 8013
 
 class ServerlessServiceController(Controller):
     kind = SERVERLESS_SERVICE
+    urgency = Urgency.TRAFFIC
 
     def __init__(
         self,

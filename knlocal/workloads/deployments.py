@@ -8,6 +8,7 @@ from typing import Any
 
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -57,6 +58,7 @@ class DeploymentController(Controller):
     """Brings a Deployment's ReplicaSets in line, and its status."""
 
     kind = DEPLOYMENT
+    urgency = Urgency.PODS
 
     def __init__(self, store: Store, standbys: Standbys | None = None) -> None:
         super().__init__(store, EventRecorder(store, "deployment-controller"))

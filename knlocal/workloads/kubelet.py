@@ -16,6 +16,7 @@ from typing import Any
 
 from knlocal.clock import Clock, SystemClock
 from knlocal.control.controller import Controller, Requeue, Watching
+from knlocal.control.pace import Urgency
 from knlocal.control.queue import WorkQueue
 from knlocal.resources.base import (
     Key,
@@ -69,6 +70,7 @@ class Kubelet(Controller):
     """
 
     kind = POD
+    urgency = Urgency.PODS
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class Kubelet(Controller):
         self.event_listeners: list[Callable[[ContainerEvent], object]] = []
         """Told everything that happens to containers."""
         self._found: dict[str, PodState] = {}
-        self._queue = WorkQueue("kubelet", store.clock, self._sync)
+        self._queue = WorkQueue("kubelet", store.clock, self._sync, urgency=Urgency.PODS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
         self._adopted = False

@@ -7,6 +7,7 @@ from typing import Any
 
 from knlocal.control.controller import Controller, Requeue, Retry, Watching, owned_by
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -38,6 +39,7 @@ class ReplicaSetController(Controller):
     """Makes and deletes pods; a standby, where there is one, becomes the first pod."""
 
     kind = REPLICA_SET
+    urgency = Urgency.PODS
 
     def __init__(self, store: Store, standbys: Standbys | None = None) -> None:
         super().__init__(store, EventRecorder(store, "replicaset-controller"))

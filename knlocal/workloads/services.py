@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from knlocal.control.controller import Controller, Requeue, Watching
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.gateway import Endpoint
 from knlocal.resources.base import (
     Key,
@@ -49,6 +50,7 @@ class ServiceController(Controller):
     serves the names; `gateway_address` is where containers reach the gateway."""
 
     kind = SERVICE
+    urgency = Urgency.TRAFFIC
 
     def __init__(
         self,

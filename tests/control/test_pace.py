@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 
-from knlocal.control.pace import BUDGET, Pace, pace
+from knlocal.control.pace import BUDGET, GENEROSITY, Pace, Urgency, pace
 
 
 def spend(seconds: float) -> None:
@@ -56,3 +56,30 @@ async def test_work_that_is_cancelled_while_it_waits_does_not_hold_up_others() -
 
 async def test_each_loop_has_one_pace() -> None:
     assert pace() is pace()
+
+
+async def test_of_what_has_to_wait_the_more_urgent_begins_first() -> None:
+    own, done = Pace(), []
+
+    async def work(urgency: Urgency) -> None:
+        await own.turn(urgency)
+        spend(2 * BUDGET)
+        done.append(urgency)
+
+    first = asyncio.create_task(work(Urgency.REST))  # uses up the turn in which it begins
+    waiting = [Urgency.REST, Urgency.TRAFFIC, Urgency.PODS, Urgency.TRAFFIC]
+    await asyncio.gather(first, *(work(urgency) for urgency in waiting))
+    assert done[1:] == sorted(waiting)
+
+
+async def test_a_flood_of_urgent_work_does_not_hold_up_the_rest_for_good() -> None:
+    own, done = Pace(), []
+
+    async def work(urgency: Urgency) -> None:
+        await own.turn(urgency)
+        spend(2 * BUDGET)
+        done.append(urgency)
+
+    flood = [Urgency.PODS] * (3 * GENEROSITY)
+    await asyncio.gather(work(Urgency.PODS), work(Urgency.REST), *map(work, flood))
+    assert done.index(Urgency.REST) <= GENEROSITY

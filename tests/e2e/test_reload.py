@@ -123,6 +123,24 @@ def test_saves_in_quick_succession_end_with_the_last_one(local: Knlocal) -> None
         assert len(local.objects("revisions")) < 20
 
 
+def test_what_old_code_left_is_cleared_away_in_a_while(local: Knlocal) -> None:
+    def names() -> set[str]:
+        return {revision["metadata"]["name"] for revision in local.objects("revisions")}
+
+    def snapshots() -> int:
+        return sum(1 for _ in (local.folder / ".knlocal" / "snapshots" / "trees").iterdir())
+
+    with up(local) as lines:
+        local.source("main.py", "import nothing_like_that\n" + SERVER)
+        local.until(lambda: any("hello-00001 keeps serving" in line for line in lines))
+        assert snapshots() == 2
+        local.source("main.py", code("mended"))
+        local.until(lambda: says(local, "mended"))
+        # Nobody goes back to what never ran; what did run is kept for that.
+        local.until(lambda: names() == {"hello-00001", "hello-00003"})
+        local.until(lambda: snapshots() == 2)
+
+
 def test_an_edit_of_the_file_applies_just_the_difference(local: Knlocal) -> None:
     hello = '[services.hello]\nsource = "app"\n'
     with up(local) as lines:

@@ -15,6 +15,7 @@ from knlocal.clock import Timer
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
 from knlocal.control.events import EventRecorder
+from knlocal.control.pace import Urgency
 from knlocal.resources import settings
 from knlocal.resources.base import (
     Key,
@@ -91,6 +92,7 @@ class Scaling:
 
 class PodAutoscalerController(Controller):
     kind = POD_AUTOSCALER
+    urgency = Urgency.TRAFFIC
 
     def __init__(
         self,
