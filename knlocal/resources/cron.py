@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from cronsim import CronSim, CronSimError
@@ -9,6 +10,10 @@ from cronsim import CronSim, CronSimError
 _DESCRIPTORS = frozenset(
     {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}
 )
+
+
+ZONE_PREFIX = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)")
+"""A time zone in front of a cron line, as robfig/cron reads it: the zone, and the line."""
 
 
 def schedule_problem(line: str, *, seconds: bool = True) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Annotated, Any, TypedDict
-
-import yaml
 
 from knlocal.resources import ducks
 from knlocal.resources import field_errors as errors
@@ -29,6 +28,8 @@ from knlocal.resources.eventtypes import EVENT_TYPES
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext, Column, Kind
 from knlocal.resources.schema import Marker, kind_schema
+from knlocal.resources.settings.eventing import BrokerDefaults, ClassDefaults
+from knlocal.resources.settings.parsing import SettingsError
 
 GROUP = "eventing.knative.dev"
 BROKER_CLASS = "eventing.knative.dev/broker.class"
@@ -38,14 +39,18 @@ DEPENDENCY = "knative.dev/dependency"
 INJECTION = "eventing.knative.dev/injection"
 
 #: What Knative ships in ConfigMap config-br-defaults.
-DEFAULT_BROKER_CONFIG: dict[str, Any] = {
-    "brokerClass": MT_CHANNEL_BROKER,
-    "apiVersion": "v1",
-    "kind": "ConfigMap",
-    "name": "config-br-default-channel",
-    "namespace": ducks.SYSTEM_NAMESPACE,
-    "delivery": {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"},
-}
+SHIPPED_BROKER_DEFAULTS = BrokerDefaults(
+    ClassDefaults(
+        MT_CHANNEL_BROKER,
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": "config-br-default-channel",
+            "namespace": ducks.SYSTEM_NAMESPACE,
+        },
+        {"retry": 10, "backoffPolicy": "exponential", "backoffDelay": "PT0.2S"},
+    )
+)
 
 # --- models ----------------------------------------------------------------------------------
 
@@ -106,41 +111,47 @@ class TriggerStatus(Status, DeliveryStatus, total=False):
 # --- Broker ------------------------------------------------------------------------------------
 
 
-def _broker_defaults(context: AdmissionContext, namespace: str) -> dict[str, Any]:
-    text = context.config("config-br-defaults", ducks.SYSTEM_NAMESPACE).get("default-br-config")
+def _broker_defaults(context: AdmissionContext) -> BrokerDefaults:
+    data = context.config("config-br-defaults", ducks.SYSTEM_NAMESPACE)
+    return _parsed_defaults(data.get("default-br-config") or "")
+
+
+@lru_cache(maxsize=8)
+def _parsed_defaults(text: str) -> BrokerDefaults:
     try:
-        config = yaml.safe_load(text or "") or {}
-    except yaml.YAMLError:
-        config = {}
-    by_namespace = config.get("namespaceDefaults") or {}
-    return by_namespace.get(namespace) or config.get("clusterDefault") or DEFAULT_BROKER_CONFIG
+        found = BrokerDefaults.parse({"default-br-config": text})
+    except SettingsError:
+        return SHIPPED_BROKER_DEFAULTS
+    return (
+        found if found.namespaces or found.cluster != ClassDefaults() else SHIPPED_BROKER_DEFAULTS
+    )
 
 
 def _default_broker(obj: Obj, context: AdmissionContext) -> None:
     namespace = ducks.namespace_of(obj)
-    defaults = _broker_defaults(context, namespace)
+    known = _broker_defaults(context)
     annotations = obj["metadata"].setdefault("annotations", {})
     if not annotations.get(BROKER_CLASS):
-        annotations[BROKER_CLASS] = defaults.get("brokerClass") or MT_CHANNEL_BROKER
+        annotations[BROKER_CLASS] = known.broker_class(namespace) or MT_CHANNEL_BROKER
+    defaults = known.for_class(namespace, annotations[BROKER_CLASS])
     spec = obj.setdefault("spec", {})
-    if not spec.get("config"):
-        names = ("apiVersion", "kind", "name", "namespace")
-        config = {name: defaults[name] for name in names if defaults.get(name)}
-        if config:
-            spec["config"] = config
+    if not spec.get("config") and defaults.config:
+        spec["config"] = dict(defaults.config)
     if spec.get("config"):
         spec["config"].setdefault("namespace", namespace)
-    if spec.get("delivery") is None and defaults.get("delivery"):
-        spec["delivery"] = json.loads(json.dumps(defaults["delivery"]))
+    if spec.get("delivery") is None and defaults.delivery:
+        spec["delivery"] = json.loads(json.dumps(defaults.delivery))
     ducks.default_delivery(spec.get("delivery"), namespace)
 
 
 def _validate_broker(obj: Obj, context: AdmissionContext) -> FieldErrors:
     spec = obj.get("spec") or {}
     found = FieldErrors()
+    namespace = ducks.namespace_of(obj)
+    parent = namespace if _broker_defaults(context).wants_own_namespace(namespace) else ""
     if spec.get("config"):
-        found.also(ducks.validate_reference(spec["config"]).via_field("config"))
-    found.also(ducks.validate_delivery(spec.get("delivery"), context).via_field("delivery"))
+        found.also(ducks.validate_reference(spec["config"], parent).via_field("config"))
+    found.also(ducks.validate_delivery(spec.get("delivery"), context, parent).via_field("delivery"))
     found = found.via_field("spec")
     broker_class = annotations_of(obj).get(BROKER_CLASS)
     if not broker_class:

@@ -115,30 +115,42 @@ def _default_transform(obj: Obj, context: AdmissionContext) -> None:
     ducks.default_destination(spec.get("sink"), ducks.namespace_of(obj))
 
 
+_CA_CERTS_UNSUPPORTED = (
+    "CACerts for the sink is not supported for JSONata transformations, to propagate CA trust "
+    "bundles use labeled ConfigMaps: https://knative.dev/docs/eventing/features/"
+    "transport-encryption/#configure-additional-ca-trust-bundles"
+)
+_TYPE_CHANGED = (
+    "Transformations types are immutable, transformation type cannot be changed to a jsonata "
+    "transformation. Suggestion: create a new transformation, migrate services to the new one, "
+    "and delete this transformation."
+)
+
+
 def _validate_transform(obj: Obj, context: AdmissionContext) -> FieldErrors:
     spec = obj.get("spec") or {}
     found = FieldErrors()
-    if not spec.get("jsonata"):
+    jsonata, sink, reply = spec.get("jsonata"), spec.get("sink"), spec.get("reply")
+    if jsonata is None:
         found.also(errors.missing_one_of("jsonata"))
-    elif not spec["jsonata"].get("expression"):
+    elif not jsonata.get("expression"):
         found.also(errors.missing("jsonata.expression"))
-    if spec.get("sink"):
-        found.also(ducks.validate_destination(spec["sink"]).via_field("sink"))
-    reply = spec.get("reply")
+    if sink is not None:
+        wrong = ducks.validate_destination(sink, ducks.namespace_of(obj))
+        if sink.get("CACerts") and jsonata is not None:
+            wrong.also(errors.generic(_CA_CERTS_UNSUPPORTED, "CACerts"))
+        found.also(wrong.via_field("sink"))
     if reply is not None:
-        if not spec.get("sink"):
+        # A reply that says nothing is passed on as it is.
+        if sink is None:
             found.also(errors.generic("reply is set without spec.sink", "reply"))
-        chosen = [name for name in ("jsonata", "discard") if reply.get(name)]
-        if len(chosen) > 1:
+        elif reply.get("jsonata") is not None and reply.get("discard"):
             found.also(errors.multiple_one_of("reply.discard", "reply.jsonata"))
-        elif not chosen:
-            found.also(errors.missing_one_of("reply.discard", "reply.jsonata"))
-        if reply.get("jsonata") is not None and not reply["jsonata"].get("expression"):
+        elif reply.get("jsonata") is not None and not reply["jsonata"].get("expression"):
             found.also(errors.missing("reply.jsonata.expression"))
-    if context.old is not None and bool((context.old.get("spec") or {}).get("jsonata")) != bool(
-        spec.get("jsonata")
-    ):
-        found.also(errors.generic("transformation type change is not allowed", "jsonata"))
+    if context.old is not None and jsonata is None:
+        # Jsonata is the only type that there is, so this is the only change of it.
+        found.also(errors.generic(_TYPE_CHANGED))
     return found.via_field("spec")
 
 

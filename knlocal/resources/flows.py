@@ -101,7 +101,7 @@ def _validate_sequence(obj: Obj, context: AdmissionContext) -> FieldErrors:
         wrong.also(ducks.validate_delivery(step.get("delivery"), context).via_field("delivery"))
         found.also(wrong.via_field_index("steps", index))
     found.also(ducks.validate_channel_template(spec.get("channelTemplate")))
-    if spec.get("reply"):
+    if spec.get("reply") is not None:
         found.also(ducks.validate_destination(spec["reply"]).via_field("reply"))
     return found.via_field("spec")
 
@@ -127,13 +127,13 @@ def _validate_parallel(obj: Obj, context: AdmissionContext) -> FieldErrors:
     for index, branch in enumerate(branches):
         wrong = FieldErrors()
         for name in ("filter", "reply"):
-            if branch.get(name):
+            if branch.get(name) is not None:
                 wrong.also(ducks.validate_destination(branch[name]).via_field(name))
         wrong.also(ducks.validate_destination(branch.get("subscriber")).via_field("subscriber"))
         wrong.also(ducks.validate_delivery(branch.get("delivery"), context).via_field("delivery"))
         found.also(wrong.via_field_index("branches", index))
     found.also(ducks.validate_channel_template(spec.get("channelTemplate")))
-    if spec.get("reply"):
+    if spec.get("reply") is not None:
         found.also(ducks.validate_destination(spec["reply"]).via_field("reply"))
     return found.via_field("spec")
 

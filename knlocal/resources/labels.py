@@ -5,6 +5,7 @@ Grammar and meaning follow k8s.io/apimachinery pkg/labels and pkg/fields.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,22 @@ def from_label_selector(selector: Mapping[str, Any] | None) -> Selector:
         values = frozenset(expression.get("values") or ())
         requirements.append(Requirement(expression.get("key", ""), operator, values))
     return Selector(tuple(requirements))
+
+
+def label_selector_problem(selector: Mapping[str, Any] | None) -> str:
+    """What is wrong with a `metav1.LabelSelector`, as Kubernetes says it; "" when nothing is."""
+    for expression in (selector or {}).get("matchExpressions") or ():
+        operator, values = expression.get("operator", ""), expression.get("values") or ()
+        if operator not in _OPERATORS:
+            return f'"{operator}" is not a valid label selector operator'
+        if operator in ("In", "NotIn") and not values:
+            return (
+                "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
+            )
+        if operator in ("Exists", "DoesNotExist") and values:
+            said = "values set must be empty for exists and does not exist"
+            return f"values: Invalid value: {json.dumps(list(values))}: {said}"
+    return ""
 
 
 # --- the text form -------------------------------------------------------------------------------

@@ -105,6 +105,20 @@ def as_prefix(check: NameCheck) -> NameCheck:
     return check_prefix
 
 
+def c_identifier(value: str) -> list[str]:
+    """A name in the C language: letters, digits and _, not a digit first."""
+    return _check(
+        value,
+        MAX_SUBDOMAIN,
+        "[A-Za-z_][A-Za-z0-9_]*",
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of "
+        "alphanumeric characters or '_'",
+        "my_name",
+        "MY_NAME",
+        "MyName",
+    )
+
+
 def qualified_name(value: str) -> list[str]:
     """A label or annotation key: `name` or `dns.prefix/name`."""
     prefix, slash, name = value.rpartition("/")

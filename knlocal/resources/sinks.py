@@ -138,7 +138,7 @@ def _validate_integration_sink(obj: Obj, context: AdmissionContext) -> FieldErro
         found.also(errors.generic("only one sink type can be set"))
     elif count == 0:
         found.also(errors.generic("at least one sink type must be specified"))
-    if chosen:
+    elif chosen:
         found.also(validate_aws(aws, _AWS_SINKS))
     return found.via_field("spec")
 

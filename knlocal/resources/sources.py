@@ -9,11 +9,11 @@ import json
 from typing import Annotated, Any, TypedDict
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from knlocal.resources import ducks
+from knlocal.resources import ducks, labels
 from knlocal.resources import field_errors as errors
 from knlocal.resources.base import Obj
 from knlocal.resources.core import table as _core  # registers the definitions referred to
-from knlocal.resources.cron import schedule_problem
+from knlocal.resources.cron import ZONE_PREFIX, schedule_problem
 from knlocal.resources.ducks import (
     AGE,
     READY,
@@ -26,7 +26,12 @@ from knlocal.resources.ducks import (
 from knlocal.resources.eventing import SubscriptionsFilter, validate_filters
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext, Column, Kind
-from knlocal.resources.names import qualified_name
+from knlocal.resources.names import (
+    c_identifier,
+    dns1123_label,
+    dns1123_subdomain,
+    qualified_name,
+)
 from knlocal.resources.schema import INT32, Ref, kind_schema
 
 GROUP = "sources.knative.dev"
@@ -105,13 +110,27 @@ def _validate_schedule(line: str, timezone: str) -> FieldErrors:
     if "@every" in line:
         return errors.invalid_value("unsupported descriptor @every", "schedule")
     if timezone:
-        try:
-            ZoneInfo(timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            said = f"provided bad location {timezone}: unknown time zone {timezone}"
-            return errors.invalid_value(said, "timezone")
+        if wrong := _zone_problem(timezone):
+            return errors.invalid_value(wrong, "timezone")
+    elif (zone := ZONE_PREFIX.fullmatch(line.strip())) is not None:
+        # robfig/cron also reads it from the line, which is how Knative hands the timezone over.
+        if wrong := _zone_problem(zone[1]):
+            return errors.invalid_value(wrong, "timezone")
+        line = zone[2]
     problem = schedule_problem(line)
     return errors.invalid_value(problem, "schedule") if problem else FieldErrors()
+
+
+def _zone_problem(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return f"provided bad location {name}: unknown time zone {name}"
+    return ""
+
+
+#: What Go calls the kinds of JSON values.
+_JSON_WORDS = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
 
 def _data_problem(name: str, text: str, content_type: Any, context: AdmissionContext) -> str:
@@ -131,8 +150,12 @@ def _data_problem(name: str, text: str, content_type: Any, context: AdmissionCon
             return f"illegal base64 data: {error}"
     if content_type == "application/json":
         try:
-            if not isinstance(json.loads(data), dict):
-                return "json: cannot unmarshal into Go value of type map[string]interface {}"
+            value = json.loads(data)
+            if value is not None and not isinstance(value, dict):
+                what = _JSON_WORDS[type(value)]
+                return (
+                    f"json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+                )
         except ValueError as error:
             return str(error)
     return ""
@@ -225,6 +248,7 @@ def _validate_api_server(obj: Obj, context: AdmissionContext) -> FieldErrors:
             wrong.also(errors.invalid_value(version, "apiVersion"))
         if not resource.get("kind"):
             wrong.also(errors.missing("kind"))
+        wrong.also(_validate_selector(resource.get("selector"), "selector"))
         found.also(wrong.via_field_index("resources", index))
     if spec.get("mode") not in ("Reference", "Resource"):
         found.also(errors.invalid_value(spec.get("mode"), "mode"))
@@ -233,9 +257,22 @@ def _validate_api_server(obj: Obj, context: AdmissionContext) -> FieldErrors:
         absent = [name for name in ("apiVersion", "kind") if not owner.get(name)]
         if absent:
             found.also(errors.missing(*absent).via_field("owner"))
-    found.also(validate_filters(spec.get("filters")).via_field("filters"))
+    found.also(_validate_selector(spec.get("namespaceSelector"), "namespaceSelector"))
+    found.also(_validate_event_filters(spec.get("filters"), context).via_field("filters"))
     found.also(ducks.validate_source_spec(spec))
     return found.via_field("spec")
+
+
+def _validate_event_filters(filters: Any, context: AdmissionContext) -> FieldErrors:
+    if filters and not ducks.feature(context, "new-apiserversource-filters"):
+        said = "Filters is not empty but the NewAPIServerFilters feature is disabled."
+        return errors.generic(said)
+    return validate_filters(filters)
+
+
+def _validate_selector(selector: Any, name: str) -> FieldErrors | None:
+    problem = labels.label_selector_problem(selector)
+    return errors.invalid_value(problem, name) if problem else None
 
 
 _CHANGES = ("add", "update", "delete")
@@ -346,16 +383,26 @@ def _default_sink_binding(obj: Obj, context: AdmissionContext) -> None:
     ducks.default_destination(spec.get("sink"), namespace)
 
 
+#: As knative.dev/pkg/tracker's Reference wants its fields.
+_SUBJECT_CHECKS = {
+    "apiVersion": qualified_name,
+    "kind": c_identifier,
+    "namespace": dns1123_label,
+    "name": dns1123_subdomain,
+}
+
+
 def _validate_sink_binding(obj: Obj, context: AdmissionContext) -> FieldErrors:
     spec = obj.get("spec") or {}
     subject = spec.get("subject") or {}
     found = FieldErrors()
-    for name in ("apiVersion", "kind", "namespace"):
-        if not subject.get(name):
+    for name, check in _SUBJECT_CHECKS.items():
+        value = subject.get(name)
+        if not value and name != "name":
             found.also(errors.missing(name))
-    version = subject.get("apiVersion")
-    if version and (wrong := qualified_name(version)):
-        found.also(errors.invalid_value(", ".join(wrong), "apiVersion"))
+        elif value and (wrong := check(value)):
+            found.also(errors.invalid_value(", ".join(wrong), name))
+    found.also(_validate_selector(subject.get("selector"), "selector"))
     own = ducks.namespace_of(obj)
     if own and subject.get("namespace") not in (None, "", own):
         found.also(errors.invalid_value(subject["namespace"], "namespace"))
@@ -419,6 +466,8 @@ class IntegrationSourceSpec(SourceSpec, total=False):
     template: PodTemplate
 
 
+#: What Knative calls a service in its messages, where that is not the field's name.
+_AWS_WORDS = {"ddbStreams": "ddb-streams"}
 #: Which parameter names the AWS resource of each service.
 _AWS_SOURCES = {"s3": "arn", "sqs": "arn", "ddbStreams": "table"}
 
@@ -441,7 +490,8 @@ def validate_aws(aws: Obj, services: dict[str, str]) -> FieldErrors:
             continue
         for name in (resource, "region"):
             if not parameters.get(name):
-                found.also(errors.missing(f"aws.{service}.{name}"))
+                called = _AWS_WORDS.get(service, service)
+                found.also(errors.missing(f"aws.{called}.{name}"))
     auth = aws.get("auth") or {}
     secret = ((auth.get("secret") or {}).get("ref") or {}).get("name")
     if not secret and not auth.get("serviceAccountName"):
@@ -459,7 +509,7 @@ def _validate_integration(obj: Obj, context: AdmissionContext) -> FieldErrors:
         found.also(errors.generic("only one source type can be set"))
     elif count == 0:
         found.also(errors.generic("at least one source type must be specified"))
-    if chosen:
+    elif chosen:
         found.also(validate_aws(aws, _AWS_SOURCES))
     found.also(ducks.validate_source_spec(spec))
     return found.via_field("spec")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
+
+from knlocal.resources.cron import ZONE_PREFIX
 
 _DESCRIPTORS = {
     "@yearly": "0 0 1 1 *",
@@ -18,7 +19,6 @@ _DESCRIPTORS = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_ZONE = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)")
 
 
 class ScheduleError(ValueError):
@@ -29,7 +29,7 @@ class Schedule:
     """When something is due. `next_after` is None for a line that can never fire (30 February)."""
 
     def __init__(self, line: str, timezone: str = "") -> None:
-        match = _ZONE.fullmatch(line.strip())
+        match = ZONE_PREFIX.fullmatch(line.strip())
         if match:
             timezone, line = match.groups()
         self._zone = _zone(timezone)

@@ -76,6 +76,59 @@ def test_broker_defaults_come_from_the_config_map(store: Store, create: Create) 
     assert special["spec"] == {"delivery": {"retry": 1}}
 
 
+CLASSES = """
+clusterDefault:
+  brokerClass: MTChannelBasedBroker
+  apiVersion: v1
+  kind: ConfigMap
+  name: everywhere
+  delivery: {retry: 4}
+  brokerClasses:
+    Kafka: {apiVersion: v1, kind: ConfigMap, name: kafka, delivery: {retry: 9}}
+namespaceDefaults:
+  default:
+    brokerClass: Here
+    apiVersion: v1
+    kind: ConfigMap
+    name: here
+    disallowDifferentNamespaceConfig: true
+    brokerClasses:
+      Special: {apiVersion: v1, kind: ConfigMap, name: special}
+  other: {brokerClass: Kafka}
+"""
+
+
+@pytest.mark.parametrize(
+    ("namespace", "broker_class", "config", "retry"),
+    [
+        ("default", "", "here", None),
+        ("default", "Special", "special", None),
+        ("default", "Kafka", "kafka", 9),
+        ("default", "Unheard", "everywhere", 4),
+        ("other", "", "kafka", 9),
+        ("other", "MTChannelBasedBroker", "everywhere", 4),
+        ("knative-serving", "", "everywhere", 4),
+        ("knative-serving", "Kafka", "kafka", 9),
+    ],
+)
+def test_each_class_of_brokers_has_its_own_defaults(
+    store: Store, create: Create, namespace: str, broker_class: str, config: str, retry: int | None
+) -> None:
+    set_config(store, "config-br-defaults", {"default-br-config": CLASSES})
+    annotations = {BROKER_CLASS: broker_class} if broker_class else {}
+    spec = create(EVENTING, "Broker", "b", namespace=namespace, annotations=annotations)["spec"]
+    assert spec["config"]["name"] == config
+    assert (spec.get("delivery") or {}).get("retry") == retry
+
+
+def test_a_namespace_may_want_the_configs_of_its_brokers_near(store: Store, create: Create) -> None:
+    set_config(store, "config-br-defaults", {"default-br-config": CLASSES})
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "namespace": "other"}
+    assert create(EVENTING, "Broker", "b", {"config": config}, namespace="knative-serving")
+    with pytest.raises(StatusError, match=r"mismatched namespaces: spec\.config\.namespace"):
+        create(EVENTING, "Broker", "b", {"config": config})
+
+
 def test_a_trigger_gets_filter_label_and_namespaces(create: Create) -> None:
     trigger = create(EVENTING, "Trigger", "t", {"broker": "b", "subscriber": {"ref": REF}})
     assert trigger["spec"]["filter"] == {}
@@ -168,6 +221,7 @@ def test_defaults_are_filled_in(
 TRIGGER = {"broker": "b", "subscriber": SINK}
 PING = {"sink": SINK}
 API = {"sink": SINK, "resources": [{"apiVersion": "v1", "kind": "Pod"}]}
+BAD_SELECTOR = {"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}
 DETAILS = "Attribute name must start with a letter and can only contain lowercase alphanumeric"
 
 
@@ -229,6 +283,11 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
         (FLOWS, "Sequence", {}, "missing field(s): spec.steps"),
         (FLOWS, "Sequence", {"steps": [SINK, {}]},
          "expected at least one, got none: spec.steps[1].ref, spec.steps[1].uri"),
+        (FLOWS, "Sequence", {"steps": [SINK], "reply": {}},
+         "expected at least one, got none: spec.reply.ref, spec.reply.uri"),
+        (FLOWS, "Parallel", {"branches": [{"filter": {}, "subscriber": SINK}]},
+         ("expected at least one, got none: spec.branches[0].filter.ref, "
+         "spec.branches[0].filter.uri")),
         (FLOWS, "Parallel", {"branches": [{"filter": SINK}]},
          ("expected at least one, got none: spec.branches[0].subscriber.ref, "
          "spec.branches[0].subscriber.uri")),
@@ -242,8 +301,11 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
         (SOURCES, "PingSource", {**PING, "data": "a", "dataBase64": "aa=="},
          "expected exactly one, got both: spec.data, spec.dataBase64"),
         (SOURCES, "PingSource", {**PING, "data": "[1]", "contentType": "application/json"},
-         ("invalid value: json: cannot unmarshal into Go value of type map[string]interface {}: "
-         "spec.data")),
+         ("invalid value: json: cannot unmarshal array into Go value of type "
+         "map[string]interface {}: spec.data")),
+        (SOURCES, "PingSource", {**PING, "schedule": "CRON_TZ=Mars/Base 0 5 * * *"},
+         ("invalid value: provided bad location Mars/Base: unknown time zone Mars/Base: "
+         "spec.timezone")),
         (SOURCES, "PingSource", {**PING, "ceOverrides": {"extensions": {"Bad-Key": "x"}}},
          ('invalid key name "Bad-Key": spec.ceOverrides.extensions[Bad-Key]\n'
          "keys MUST consist of lower-case letters and digits")),
@@ -251,6 +313,10 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
          "expected at least one, got none: spec.sink.ref, spec.sink.uri"),
         (SOURCES, "ApiServerSource", {"sink": SINK}, "missing field(s): spec.resources"),
         (SOURCES, "ApiServerSource", {**API, "mode": "All"}, "invalid value: All: spec.mode"),
+        (SOURCES, "ApiServerSource", {**API, "filters": [{"exact": {"type": "x"}}]},
+         "Filters is not empty but the NewAPIServerFilters feature is disabled.: spec.filters"),
+        (SOURCES, "ApiServerSource", {**API, "namespaceSelector": BAD_SELECTOR},
+         'invalid value: "Like" is not a valid label selector operator: spec.namespaceSelector'),
         (SOURCES, "ContainerSource", {"sink": SINK}, "missing field(s): spec.containers"),
         (SOURCES, "SinkBinding", {"sink": SINK, "subject": {"apiVersion": "apps/v1",
          "kind": "Deployment", "name": "d", "namespace": "other"}},
@@ -258,6 +324,21 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
         (SOURCES, "SinkBinding", {"sink": SINK, "subject": {"apiVersion": "apps/v1",
          "kind": "Deployment"}},
          "expected exactly one, got neither: spec.subject.name, spec.subject.selector"),
+        (SOURCES, "SinkBinding", {"sink": SINK, "subject": {"apiVersion": "apps/v1",
+         "kind": "Deployment", "selector": BAD_SELECTOR}},
+         'invalid value: "Like" is not a valid label selector operator: spec.subject.selector'),
+        (SOURCES, "SinkBinding", {"sink": SINK, "subject": {"apiVersion": "apps/v1",
+         "kind": "Deployment", "name": "A_b"}},
+         ("invalid value: a lowercase RFC 1123 subdomain must consist of lower case alphanumeric "
+         "characters, '-' or '.', and must start and end with an alphanumeric character (e.g. "
+         "'example.com', regex used for validation is "
+         r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'): "
+         "spec.subject.name")),
+        ("sources.knative.dev/v1alpha1", "IntegrationSource",
+         {"sink": SINK, "aws": {"ddbStreams": {}, "auth": {"serviceAccountName": "x"}}},
+         "missing field(s): spec.aws.ddb-streams.region, spec.aws.ddb-streams.table"),
+        ("sources.knative.dev/v1alpha1", "IntegrationSource",
+         {"sink": SINK, "timer": {}, "aws": {"s3": {}}}, "only one source type can be set: spec"),
         ("sources.knative.dev/v1alpha1", "IntegrationSource", {"sink": SINK},
          "at least one source type must be specified: spec"),
         ("sources.knative.dev/v1alpha1", "IntegrationSource",
@@ -269,6 +350,18 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
         (ALPHA, "EventTransform",
          {"jsonata": {"expression": "$"}, "reply": {"discard": True}},
          "reply is set without spec.sink: spec.reply"),
+        (ALPHA, "EventTransform", {"jsonata": {"expression": "$"}, "sink": SINK,
+         "reply": {"discard": True, "jsonata": {"expression": "$"}}},
+         "expected exactly one, got both: spec.reply.discard, spec.reply.jsonata"),
+        (ALPHA, "EventTransform",
+         {"jsonata": {"expression": "$"}, "sink": {"ref": {**REF, "namespace": "other"}}},
+         ("mismatched namespaces: spec.sink.ref.namespace\n"
+         'parent namespace: "default" does not match ref: "other"')),
+        (ALPHA, "EventTransform",
+         {"jsonata": {"expression": "$"}, "sink": {**SINK, "CACerts": "pem"}},
+         ("CACerts for the sink is not supported for JSONata transformations, to propagate CA "
+         "trust bundles use labeled ConfigMaps: https://knative.dev/docs/eventing/features/"
+         "transport-encryption/#configure-additional-ca-trust-bundles: spec.sink.CACerts")),
         (ALPHA, "EventPolicy", {}, "oidc-authentication feature not enabled: "),
         (ALPHA, "RequestReply", {"brokerRef": {"apiVersion": EVENTING, "kind": "Broker",
          "name": "b"}, "replyAttribute": "id"},
@@ -289,10 +382,18 @@ def test_what_is_wrong_is_refused_in_knatives_words(
 
 
 @pytest.mark.parametrize(
-    "schedule", ["* * * * */1", "*/10 * * * * *", "@hourly", "0 0 30 2 *", "? * * * *"]
-)
+    "schedule",
+    ["* * * * */1", "*/10 * * * * *", "@hourly", "0 0 30 2 *", "? * * * *",
+     "CRON_TZ=Asia/Tokyo 0 5 * * *", "TZ=UTC @daily"],
+)  # fmt: skip
 def test_odd_but_legal_schedules_are_accepted(create: Create, schedule: str) -> None:
     assert create(SOURCES, "PingSource", "p", {**PING, "schedule": schedule})
+
+
+@pytest.mark.parametrize("reply", [{}, {"discard": False}, {"discard": True}])
+def test_a_transformations_reply_may_say_nothing(create: Create, reply: Obj) -> None:
+    spec = {"jsonata": {"expression": "$"}, "sink": SINK, "reply": reply}
+    assert create(ALPHA, "EventTransform", "t", spec)["spec"]["reply"] == reply
 
 
 @pytest.mark.parametrize(

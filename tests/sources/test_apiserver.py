@@ -202,18 +202,23 @@ async def test_filters_hold_back_events_when_the_feature_is_on(
     permitted: House, receiver: Sink
 ) -> None:
     house = permitted
+
+    async def feature(state: str) -> None:
+        features = house.get("ConfigMap", "config-features", "knative-eventing")
+        data = {**features["data"], "new-apiserversource-filters": state}
+        house.store.update({**features, "data": data})
+        await house.settled()
+
+    await feature("enabled")
     spec = watching(receiver, filters=[{"exact": {"name": "wanted"}}])
     await house.apply("ApiServerSource", "watch", spec)
     await config_map(house, "first")
-    await house.received(receiver, 1)
-    features = house.get("ConfigMap", "config-features", "knative-eventing")
-    data = {**features["data"], "new-apiserversource-filters": "enabled"}
-    house.store.update({**features, "data": data})
-    await house.settled()
-    await config_map(house, "second")
     await config_map(house, "wanted")
+    await house.received(receiver, 1)
+    await feature("disabled")
+    await config_map(house, "second")
     events = await house.received(receiver, 2)
-    assert [event.attributes["name"] for event in events] == ["first", "wanted"]
+    assert [event.attributes["name"] for event in events] == ["wanted", "second"]
 
 
 async def test_a_changed_source_loses_nothing_that_waits(

@@ -102,6 +102,12 @@ class ClassDefaults:
     broker_class: str = ""
     config: Mapping[str, Any] | None = None
     delivery: Mapping[str, Any] | None = None
+    own_namespace: bool = False
+    """Whether a broker's config must be in the broker's namespace."""
+
+    @property
+    def says_nothing(self) -> bool:
+        return self.config is None and self.delivery is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +136,21 @@ class BrokerDefaults:
         return (here.broker_class if here else "") or self.cluster.broker_class
 
     def for_class(self, namespace: str, broker_class: str) -> ClassDefaults:
-        """Config and delivery for a broker of this class in this namespace, the nearest first."""
-        candidates = (
-            (self.namespace_classes.get(namespace) or {}).get(broker_class),
-            self._if_class(self.namespaces.get(namespace), broker_class),
-            self.cluster_classes.get(broker_class),
-            self._if_class(self.cluster, broker_class),
-        )
-        found = [candidate for candidate in candidates if candidate is not None]
-        return ClassDefaults(
-            broker_class,
-            next((entry.config for entry in found if entry.config), None),
-            next((entry.delivery for entry in found if entry.delivery), None),
-        )
+        """Config and delivery for a broker of this class in this namespace, the nearest first
+        (`GetBrokerConfig` of knative.dev/eventing pkg/apis/config)."""
+        here = self.namespaces.get(namespace)
+        if here is not None and here.broker_class == broker_class:
+            if not here.says_nothing:
+                return here
+        elif broker_class in (classes := self.namespace_classes.get(namespace) or {}):
+            return classes[broker_class]
+        if broker_class != self.cluster.broker_class and not self.cluster.says_nothing:
+            return self.cluster_classes.get(broker_class, self.cluster)
+        return self.cluster
 
-    def _if_class(self, defaults: ClassDefaults | None, broker_class: str) -> ClassDefaults | None:
-        if defaults is None or defaults.broker_class not in ("", broker_class):
-            return None
-        return defaults
+    def wants_own_namespace(self, namespace: str) -> bool:
+        """Whether a broker here may not refer to a config elsewhere."""
+        return self.namespaces.get(namespace, self.cluster).own_namespace
 
 
 def _class_defaults(entry: Mapping[str, Any]) -> ClassDefaults:
@@ -155,7 +158,10 @@ def _class_defaults(entry: Mapping[str, Any]) -> ClassDefaults:
         key: entry[key] for key in ("apiVersion", "kind", "name", "namespace") if entry.get(key)
     }
     return ClassDefaults(
-        str(entry.get("brokerClass") or ""), config or None, entry.get("delivery") or None
+        str(entry.get("brokerClass") or ""),
+        config or None,
+        entry.get("delivery") or None,
+        entry.get("disallowDifferentNamespaceConfig") is True,
     )
 
 
