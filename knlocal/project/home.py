@@ -201,7 +201,3 @@ class Card:
     notes: list[str] = field(default_factory=list)
     """What a person should know: another port than asked for, no Docker, …"""
     version: str = ""
-
-    @property
-    def gateway_port(self) -> int:
-        return int(self.gateway.rpartition(":")[2])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 from urllib.parse import urlsplit
 
 from knlocal.resources import field_errors as errors
@@ -101,11 +101,6 @@ class AuthStatus(TypedDict, total=False):
     serviceAccountNames: list[str]
 
 
-class TypeMeta(TypedDict, total=False):
-    apiVersion: str
-    kind: str
-
-
 class ChannelTemplate(TypedDict, total=False):
     """The kind, and further spec, of the channel to make."""
 
@@ -130,8 +125,6 @@ class SourceStatus(Status, total=False):
     ceAttributes: list[CloudEventAttributes]
     auth: AuthStatus
 
-
-Format = Literal["json", "binary"]
 
 # --- columns and CRD labels --------------------------------------------------------------------
 

@@ -30,9 +30,6 @@ class Image:
         """Registry and repository: what a digest is appended to."""
         return f"{self.registry}/{self.repository}"
 
-    def with_digest(self, digest: str) -> str:
-        return f"{self.name}@{digest}"
-
 
 def parse(text: str) -> Image:
     """The parts of an image reference. Raises ValueError with go-containerregistry's words."""

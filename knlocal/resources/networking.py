@@ -14,8 +14,6 @@ from knlocal.resources.schema import DATE_TIME, INT32, INT_OR_STRING, Ref
 
 GROUP = "networking.internal.knative.dev"
 VERSION = "v1alpha1"
-INGRESS_CLASS_ANNOTATION = "networking.knative.dev/ingress.class"
-CERTIFICATE_CLASS_ANNOTATION = "networking.knative.dev/certificate.class"
 
 
 # --- ServerlessService ---------------------------------------------------------------------------

@@ -84,14 +84,6 @@ def pod_phase(pod: Obj, view: PodView) -> str:
     return "Failed" if policy == "Never" else "Running"
 
 
-def is_initialized(containers: Sequence[Container]) -> bool:
-    return all(
-        c.succeeded if c.role == "init" else c.started
-        for c in containers
-        if c.role in ("init", "sidecar")
-    )
-
-
 def _conditions(pod: Obj, view: PodView, phase: str) -> list[dict[str, Any]]:
     before = {c["type"]: c for c in status_of(pod).get("conditions") or ()}
     found = {

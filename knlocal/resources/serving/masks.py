@@ -85,7 +85,6 @@ RESOURCES = frozenset({"limits", "requests"})
 ENV = frozenset({"name", "value", "valueFrom"})
 ENV_FROM = frozenset({"prefix", "configMapRef", "secretRef"})
 ENV_FROM_REF = frozenset({"name", "optional"})
-KEY_TO_PATH = frozenset({"key", "path", "mode"})
 PROJECTION = frozenset({"secret", "configMap", "serviceAccountToken", "downwardAPI"})
 _SECURITY_CONTEXT = frozenset(
     {
