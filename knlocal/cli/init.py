@@ -26,7 +26,7 @@ _EXAMPLE = """
 # scale = { min = 0, max = 4, concurrency = 10, window = "60s" }
 #
 # [services.audit]
-# image = "ghcr.io/acme/audit:1.4"
+# image = "acme/audit:1.4"
 """
 
 _EVENTING = """
