@@ -12,6 +12,7 @@ from knlocal.clock import Clock
 from knlocal.eventing.deadletter import error_attributes
 from knlocal.eventing.delivery import should_retry
 from knlocal.eventing.engines import Message
+from knlocal.eventing.headers import forwarded_with_reply
 from knlocal.eventing.subscription import UNTRIED, Answer, Subscription, is_event
 from knlocal.events import Event, InvalidEvent, decode
 from knlocal.gateway.post import Line, Sender
@@ -68,7 +69,11 @@ class Attempts:
         if isinstance(reply, Event) and subscription.reply:
             if message.ttl is not None:
                 reply = reply.with_attributes({"knativebrokerttl": message.ttl})
-            sent = await self._attempts(message, reply, reply=True)
+            sent = await self._attempts(
+                message.with_forward(forwarded_with_reply(message.forward, answer.headers)),
+                reply,
+                reply=True,
+            )
             self.step(
                 message, "reply", target=subscription.reply, status=sent.status, detail=reply.id
             )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from knlocal.eventing.attempts import Transport
 from knlocal.eventing.engines import Engine, Full, Message, Queue
+from knlocal.eventing.headers import Forward
 from knlocal.eventing.subscriber import Subscriber
 from knlocal.eventing.subscription import Subscription
 from knlocal.events import Event
@@ -19,8 +20,6 @@ from knlocal.journal import Door, Journal, Trail
 MAX_TTL = 255
 TTL = "knativebrokerttl"
 ARRIVAL = "knativearrivaltime"
-
-Forward = tuple[tuple[str, str], ...]
 
 
 class Verdict(NamedTuple):

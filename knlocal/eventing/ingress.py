@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from knlocal.eventing.exchange import ACCEPTED, Exchange, Forward, Verdict
+from knlocal.eventing.exchange import ACCEPTED, Exchange, Verdict
+from knlocal.eventing.headers import forwarded, picked
 from knlocal.events import Event, InvalidEvent
 from knlocal.events.http import decode_batch, decode_usual
 from knlocal.gateway.http import BodyTooLarge, HeaderPairs, Request
@@ -20,9 +21,6 @@ MAX_EVENT = 8 * 1024 * 1024
 ALLOW = ("Allow", "POST, OPTIONS")
 _OPTIONS = (ALLOW, ("WebHook-Allowed-Origin", "*"), ("WebHook-Allowed-Rate", "*"))
 _TEXT = ("Content-Type", "text/plain; charset=utf-8")
-
-_FORWARDED = frozenset({"x-request-id", "retry-after", "traceparent", "tracestate", "baggage"})
-_FORWARDED_PREFIXES = ("knative-", "x-b3-")
 
 Find = Callable[[str, str], Exchange | None]
 """The exchange of a broker, by namespace and name."""
@@ -114,7 +112,7 @@ def take_at_once(request: Request, exchange: Exchange, max_event: int) -> bool:
         else:
             request.respond_now(*_said(verdict))
 
-    exchange.offer(event, _forwarded(names, values), then, owned=True)
+    exchange.offer(event, picked(names, values), then, owned=True)
     return True
 
 
@@ -142,26 +140,6 @@ async def take(request: Request, exchange: Exchange, max_event: int) -> None:
         await request.respond(202)
     else:
         await _say(request, verdict)
-
-
-def forwarded(headers: Mapping[str, str]) -> Forward:
-    """The headers that go on to subscribers; all others are dropped."""
-    return _forwarded(tuple(headers.keys()), tuple(headers.values()))
-
-
-def _forwarded(names: tuple[str, ...], values: tuple[str, ...]) -> Forward:
-    return tuple([(names[place], values[place]) for place in _places(names)])
-
-
-@lru_cache(maxsize=512)
-def _places(names: tuple[str, ...]) -> tuple[int, ...]:
-    """Which of the headers go on."""
-    lower = [name.lower() for name in names]
-    return tuple(
-        place
-        for place, name in enumerate(lower)
-        if name in _FORWARDED or name.startswith(_FORWARDED_PREFIXES)
-    )
 
 
 async def _not_post(request: Request) -> None:

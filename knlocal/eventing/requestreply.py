@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from knlocal.clock import Clock
 from knlocal.eventing.correlation import CorrelationKeys
 from knlocal.eventing.exchange import Exchange
-from knlocal.eventing.ingress import ALLOW, MAX_EVENT, forwarded
+from knlocal.eventing.headers import forwarded
+from knlocal.eventing.ingress import ALLOW, MAX_EVENT
 from knlocal.events import Event, InvalidEvent, decode, encode
 from knlocal.gateway.http import BodyTooLarge, Request
 

@@ -327,6 +327,23 @@ async def test_a_channels_reply_goes_where_the_subscription_says(plane: Plane) -
     assert "prefer" not in two.headers[0]
 
 
+async def test_a_reply_goes_on_with_the_headers_that_it_came_in(plane: Plane) -> None:
+    one, two = plane.recorder("one"), plane.recorder("two")
+    answered = {"knative-answered": "a", "x-request-id": "its-own", "x-secret": "s"}
+    one.answer(reply_event(**answered))
+    await plane.channel("c", subscription("s", one, reply=two))
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await plane.post(
+        channel_url("c"), knative_asked="q", x_request_id="the-event's", traceparent=trace
+    )
+    await plane.settled()
+    headers = two.headers[0]
+    assert (headers["knative-answered"], headers["x-request-id"]) == ("a", "its-own")
+    assert headers["traceparent"] == trace
+    assert "knative-asked" not in headers
+    assert "x-secret" not in headers
+
+
 async def test_without_a_subscriber_the_event_itself_is_the_reply(plane: Plane) -> None:
     two = plane.recorder("two")
     await plane.channel("c", subscription("s", reply=two))

@@ -55,6 +55,10 @@ class Message:
         #: Bytes that it takes while it waits, roughly.
         self.size = OVERHEAD + len(event.data or b"")
 
+    def with_forward(self, forward: tuple[tuple[str, str], ...]) -> Message:
+        """The same, but for the headers that go along."""
+        return Message(self.event, forward, self.ttl, self.trail)
+
 
 class Queue(ABC):
     """What waits for one subscriber, in the order of acceptance.
