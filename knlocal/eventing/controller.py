@@ -24,6 +24,8 @@ class EventingController(Controller):
     """`dependents` are the conditions that Ready is made of."""
 
     dependents: tuple[str, ...] = ()
+    #: Why DeadLetterSinkResolved is not true; Triggers spell it differently.
+    dead_letter_reason = "Unable to get the DeadLetterSink's URI"
 
     def __init__(self, store: Store, destinations: Destinations, plane: Plane) -> None:
         super().__init__(store)
@@ -55,9 +57,7 @@ class EventingController(Controller):
         try:
             address = self.resolve(key, sink)
         except Unresolved as error:
-            conditions.false(
-                "DeadLetterSinkResolved", "Unable to get the DeadLetterSink's URI", str(error)
-            )
+            conditions.false("DeadLetterSinkResolved", self.dead_letter_reason, str(error))
             return False
         put_address(status, "deadLetterSink", address)
         conditions.true("DeadLetterSinkResolved")

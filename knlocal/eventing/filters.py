@@ -44,10 +44,9 @@ class Filter:
 
     matches: Callable[[Attributes], bool]
     explain: Explain
-    passes_all: bool = False
 
 
-EVERYTHING = Filter(lambda attributes: True, lambda attributes: None, passes_all=True)
+EVERYTHING = Filter(lambda attributes: True, lambda attributes: None)
 
 
 def trigger_filter(spec: Mapping[str, Any]) -> Filter:

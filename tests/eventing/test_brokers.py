@@ -11,6 +11,7 @@ from knlocal.eventing import HOST_URL
 from knlocal.eventing.engines.durable import WINDOW
 from knlocal.events import Event
 from knlocal.resources.base import GroupKind
+from knlocal.resources.ducks import EVENTING_CONTROLLER
 from knlocal.resources.status import StatusError
 from tests.eventing.house import House, to
 from tests.eventing.plane import Reply
@@ -180,8 +181,14 @@ async def test_a_triggers_delivery_replaces_the_brokers_but_not_its_dead_letter_
 
 
 async def test_a_dead_letter_sink_that_is_missing_is_told(house: House) -> None:
-    await house.apply("Broker", "b", {"delivery": {"deadLetterSink": to("dead")}})
+    delivery = {"deadLetterSink": to("dead")}
+    await house.apply("Broker", "b", {"delivery": delivery})
+    await house.apply("Broker", "fine")
+    spec = {"broker": "fine", "subscriber": {"uri": "http://s"}, "delivery": delivery}
+    await house.apply("Trigger", "t", spec)
     assert house.condition("Broker", "b")[:2] == ("False", "Unable to get the DeadLetterSink's URI")
+    said = house.condition("Trigger", "t", "DeadLetterSinkResolved")
+    assert said[:2] == ("False", "Unable to get the dead letter sink's URI")
     await house.service("dead")
     await house.settled()
     assert house.condition("Broker", "b")[0] == "True"
@@ -272,6 +279,8 @@ async def test_a_broker_is_made_on_demand(house: House) -> None:
         annotations={"eventing.knative.dev/injection": "enabled"},
     )  # fmt: skip
     assert house.condition("Broker", "default")[0] == "True"
+    made = house.get("Broker", "default")["metadata"]["annotations"]
+    assert made["eventing.knative.dev/creator"] == EVENTING_CONTROLLER
 
 
 async def test_sugar_makes_brokers_where_selectors_say_so(house: House) -> None:

@@ -10,10 +10,10 @@ from knlocal.eventing.controllers.trigger import injected_broker
 from knlocal.eventing.plane import BROKER, TRIGGER
 from knlocal.resources import labels
 from knlocal.resources.base import GroupKind, Key, Obj, is_deleting, labels_of, spec_of
-from knlocal.resources.ducks import SYSTEM_NAMESPACE
+from knlocal.resources.ducks import EVENTING_CONTROLLER, SYSTEM_NAMESPACE
 from knlocal.resources.settings.eventing import Sugar
 from knlocal.resources.settings.parsing import SettingsError
-from knlocal.store.store import Store
+from knlocal.store.store import Store, WriteOptions
 
 NAMESPACE = GroupKind("", "Namespace")
 CONFIG_MAP = GroupKind("", "ConfigMap")
@@ -42,7 +42,9 @@ class _Sugar(Controller):
 
     def make(self, namespace: str, name: str) -> None:
         if self.store.find(BROKER, namespace, name) is None:
-            self.store.create(injected_broker(namespace, name))
+            self.store.create(
+                injected_broker(namespace, name), WriteOptions(user=EVENTING_CONTROLLER)
+            )
 
 
 class NamespaceSugar(_Sugar):

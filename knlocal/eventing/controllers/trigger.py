@@ -23,8 +23,10 @@ from knlocal.resources.base import (
     split_api_version,
     status_of,
 )
+from knlocal.resources.ducks import EVENTING_CONTROLLER
 from knlocal.resources.eventing import BROKER_CLASS, DEPENDENCY, INJECTION
 from knlocal.resources.status import StatusError
+from knlocal.store.store import WriteOptions
 
 SUBSCRIBER_FIELDS = ("subscriberUri", "subscriberCACerts", "subscriberAudience")
 
@@ -39,6 +41,7 @@ class TriggerController(EventingController):
         "DeadLetterSinkResolved",
         "OIDCIdentityCreated",
     )
+    dead_letter_reason = "Unable to get the dead letter sink's URI"
 
     def watches(self) -> Sequence[Watching]:
         return [Watching(BROKER, self._triggers_of), Watching(CONFIG_MAP, self._if_features)]
@@ -128,7 +131,9 @@ class TriggerController(EventingController):
     def _inject(self, namespace: str, name: str) -> Obj | None:
         """`eventing.knative.dev/injection: enabled`: the default broker is made on demand."""
         try:
-            return self.store.create(injected_broker(namespace, name))
+            return self.store.create(
+                injected_broker(namespace, name), WriteOptions(user=EVENTING_CONTROLLER)
+            )
         except StatusError:
             return self.store.find(BROKER, namespace, name)
 
