@@ -49,7 +49,7 @@ from knlocal.serving.revision_names import (
 
 class ConfigurationController(Controller):
     kind = CONFIGURATION
-    urgency = Urgency.TRAFFIC
+    urgency = Urgency.PODS
 
     def watches(self) -> Sequence[Watching]:
         return (Watching(REVISION, owned_by(CONFIGURATION)),)

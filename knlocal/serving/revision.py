@@ -62,7 +62,7 @@ FailureHook = Callable[[str, str, str], object]
 
 class RevisionController(Controller):
     kind = REVISION
-    urgency = Urgency.TRAFFIC
+    urgency = Urgency.PODS
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
+from knlocal.control.pace import Urgency
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -40,6 +41,7 @@ _NOT_READY_YET = "Traffic is not yet migrated to the latest revision."
 
 class ServiceController(Controller):
     kind = SERVICE
+    urgency = Urgency.PODS
 
     def watches(self) -> Sequence[Watching]:
         return (
