@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from knlocal.cli.screen import Screen
     from knlocal.daemon import Daemon
 
-#: Seconds: for services, and for all else, to get ready before the table is shown, for a background
-#: daemon to come up (a first build may pull images), for a daemon to go.
-SHOW_AFTER, OTHERS_AFTER, UP_WITHIN, DOWN_WITHIN = 20.0, 3.0, 1800.0, 60.0
+#: Seconds: for services, and for all else, to get ready before the table is shown, for a daemon to
+#: go.
+SHOW_AFTER, OTHERS_AFTER, DOWN_WITHIN = 20.0, 3.0, 60.0
 #: Bytes: less than this on the disk, and the log did not even take a line.
 ROOM = 65_536
 #: Where the background daemon reports to the command that started it.

@@ -18,7 +18,7 @@ Passing a request on; `NotSent` means that nothing was answered or read, so anot
     pool = Pool(clock)                                           # one per daemon
     result = await forward(request, Endpoint("172.17.0.3", 8080, "http1"), pool=pool, clock=clock,
                            timeouts=Timeouts(total=300), set_headers={"K-A": "b"})
-    result.status, result.first_byte, result.bytes_out, result.upstream_error, result.timed_out
+    result.status, result.bytes_out, result.upstream_error, result.timed_out
     pool.close_endpoint("172.17.0.3")                            # when the pod is gone
 
 Delivering events. Names in the route table are answered in process, without a socket:

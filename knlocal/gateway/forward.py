@@ -70,8 +70,6 @@ class Forwarded:
     """Body bytes sent to the upstream."""
     bytes_out: int = 0
     """Body bytes sent to the client."""
-    first_byte: float | None = None
-    """Seconds from the call to the upstream's status line."""
     seconds: float = 0.0
     """Seconds from the call to the end."""
     upstream_error: str = ""
@@ -153,7 +151,6 @@ class _Run:
         while head.status < 200 and head.status != 101:
             await self.interim(head)
             head = await exchange.response()
-        self.result.first_byte = self.clock.monotonic() - self.began
         self.result.status = head.status
         if head.status == 101:
             await self.tunnel(exchange, head)

@@ -81,10 +81,6 @@ class Request(ABC):
     def path(self) -> str:
         return self.target.partition("?")[0]
 
-    @property
-    @abstractmethod
-    def has_body(self) -> bool: ...
-
     @abstractmethod
     def body(self) -> AsyncIterator[bytes]:
         """The body's chunks as they arrive; ClientGone when the client leaves."""

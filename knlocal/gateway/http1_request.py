@@ -84,10 +84,6 @@ class Http1Request(Request):
     def fields(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self._parsed.names, self._parsed.values
 
-    @property
-    def has_body(self) -> bool:
-        return self.incoming is not None or bool(self._whole)
-
     async def read(self, limit: int) -> bytes:
         whole = self._whole
         if whole is None:

@@ -194,11 +194,6 @@ class Http2Request(Request):
     def headers(self) -> CIMultiDict[str]:
         return self._headers
 
-    @property
-    def has_body(self) -> bool:
-        incoming = self.stream.incoming
-        return not incoming.ended or bool(incoming.peek())
-
     async def body(self) -> AsyncIterator[bytes]:
         if self.expects_continue and not self.stream.incoming.ended:
             await self.inform(100)

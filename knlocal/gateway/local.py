@@ -44,10 +44,6 @@ class LocalRequest(Request):
     def headers(self) -> CIMultiDict[str]:
         return self._headers
 
-    @property
-    def has_body(self) -> bool:
-        return bool(self._body)
-
     async def body(self) -> AsyncIterator[bytes]:
         if self._body:
             yield self._body

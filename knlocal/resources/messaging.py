@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, TypedDict
 
-import yaml
-
 from knlocal.resources import ducks
 from knlocal.resources import field_errors as errors
 from knlocal.resources.base import Obj, annotations_of
@@ -27,6 +25,8 @@ from knlocal.resources.ducks import (
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext, Kind
 from knlocal.resources.schema import INT64, kind_schema
+from knlocal.resources.settings.eventing import ChannelDefaults
+from knlocal.resources.settings.parsing import SettingsError
 
 GROUP = "messaging.knative.dev"
 SUBSCRIBABLE_ANNOTATION = "messaging.knative.dev/subscribable"
@@ -101,13 +101,11 @@ class SubscriptionStatus(Status, total=False):
 
 def default_channel_template(context: AdmissionContext, namespace: str) -> dict[str, Any]:
     """What ConfigMap default-ch-webhook gives to this namespace (InMemoryChannel if nothing)."""
-    text = context.config("default-ch-webhook", ducks.SYSTEM_NAMESPACE).get("default-ch-config")
     try:
-        config = yaml.safe_load(text or "") or {}
-    except yaml.YAMLError:
-        config = {}
-    by_namespace = config.get("namespaceDefaults") or {}
-    template = by_namespace.get(namespace) or config.get("clusterDefault") or DEFAULT_TEMPLATE
+        known = ChannelDefaults.parse(context.config("default-ch-webhook", ducks.SYSTEM_NAMESPACE))
+    except SettingsError:
+        known = ChannelDefaults()
+    template = known.for_namespace(namespace) or DEFAULT_TEMPLATE
     return {name: value for name, value in template.items() if value is not None}
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from knlocal.resources.settings.parsing import (
     EXAMPLE_KEY,
     SettingsError,
-    as_duration,
     as_int,
     as_yaml,
     read,
@@ -85,14 +84,6 @@ class EventingFeatures:
     def is_allowed(self, name: str) -> bool:
         """Enabled or Allowed."""
         return self.flag(name) in (ENABLED, "Allowed")
-
-    @property
-    def request_reply_timeout(self) -> float:
-        """Seconds that a RequestReply waits unless it says otherwise."""
-        try:
-            return as_duration(self.flags["requestreply-default-timeout"])
-        except ValueError:
-            return 30.0
 
 
 @dataclass(frozen=True, slots=True)
