@@ -15,7 +15,8 @@ from knlocal.resources.kinds import Kind
 from knlocal.store.store import Store
 from knlocal.store.watch import WatchEvent
 
-_API_VERSION = "rbac.authorization.k8s.io/v1"
+_GROUP = "rbac.authorization.k8s.io"
+_API_VERSION = f"{_GROUP}/v1"
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "delete", "deletecollection", "patch", "update"]
 _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
@@ -35,8 +36,9 @@ class ClusterRoles:
         for role in initial_roles(self._store.registry):
             if self._store.find(CLUSTER_ROLE, "", role["metadata"]["name"]) is None:
                 self._store.create(role)
-        if self._store.find(CLUSTER_ROLE_BINDING, "", "cluster-admin") is None:
-            self._store.create(_ADMIN_BINDING)
+        for binding in _bindings():
+            if self._store.find(CLUSTER_ROLE_BINDING, "", binding["metadata"]["name"]) is None:
+                self._store.create(binding)
         self._fill()
         self._unsubscribe = self._store.subscribe(self._changed)
 
@@ -58,19 +60,33 @@ class ClusterRoles:
                     self._store.update({**role, "rules": copy({"rules": rules})["rules"]})
 
 
-_ADMIN_BINDING: Obj = {
-    "apiVersion": _API_VERSION,
-    "kind": "ClusterRoleBinding",
-    "metadata": {"name": "cluster-admin"},
-    "roleRef": {
-        "apiGroup": "rbac.authorization.k8s.io",
-        "kind": "ClusterRole",
-        "name": "cluster-admin",
-    },
-    "subjects": [
-        {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:masters"}
-    ],
+_EVENTING_CONTROLLER: Obj = {
+    "kind": "ServiceAccount",
+    "name": "eventing-controller",
+    "namespace": "knative-eventing",
 }
+
+
+def _bindings() -> Iterator[Obj]:
+    masters = {"apiGroup": _GROUP, "kind": "Group", "name": "system:masters"}
+    yield _binding("cluster-admin", "cluster-admin", masters)
+    for suffix, role in (
+        ("manipulator", "channelable-manipulator"),
+        ("resolver", "addressable-resolver"),
+        ("source-observer", "source-observer"),
+    ):
+        # Suites act as it where only it may, for instance on the subscribers of a channel.
+        yield _binding(f"eventing-controller-{suffix}", role, _EVENTING_CONTROLLER)
+
+
+def _binding(name: str, role: str, subject: Obj) -> Obj:
+    return {
+        "apiVersion": _API_VERSION,
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": _GROUP, "kind": "ClusterRole", "name": role},
+        "subjects": [dict(subject)],
+    }
 
 
 def initial_roles(kinds: Iterable[Kind]) -> list[Obj]:
@@ -173,7 +189,7 @@ def _knative_roles(kinds: list[Kind]) -> Iterator[Obj]:
             _rule(
                 "messaging.knative.dev",
                 _with_status([plural]),
-                [*_READ, "create", "update", "patch"],
+                [*_READ, "create", "update", "patch", "delete"],
             )
         ]
         yield _role(f"{name}-channelable-manipulator", rules, channelable)

@@ -70,6 +70,7 @@ async def test_tokens_survive_a_restart_and_end_in_time(api: Api) -> None:
         ("addressable-resolver", "watch", "brokers.eventing.knative.dev", True),
         ("addressable-resolver", "get", "channels.messaging.knative.dev", True),
         ("channelable-manipulator", "create", "inmemorychannels.messaging.knative.dev", True),
+        ("channelable-manipulator", "delete", "inmemorychannels.messaging.knative.dev", True),
         ("source-observer", "list", "pingsources.sources.knative.dev", True),
         ("source-observer", "delete", "pingsources.sources.knative.dev", False),
         ("cluster-admin", "delete", "nodes", True),
@@ -86,6 +87,22 @@ async def test_the_usual_roles_grant_what_they_do_elsewhere(
     wanted = Attributes(verb, group, plural, namespace="default")
     user = service_account_user("default", "bot")
     assert Authorizer(api.store).allowed(user, wanted) == allowed
+
+
+@needs_kubectl
+async def test_the_eventing_controller_may_be_acted_as_on_channels(api: Api) -> None:
+    await api.apply(
+        {"apiVersion": "messaging.knative.dev/v1", "kind": "InMemoryChannel",
+         "metadata": {"name": "c"}}
+    )  # fmt: skip
+    await eventually(
+        api.store, lambda: api.store.get(CLUSTER_ROLE, "", "channelable-manipulator").get("rules")
+    )
+    patch = '{"spec": {"subscribers": [{"uid": "u", "subscriberUri": "http://example.com"}]}}'
+    change = ("patch", "imc", "c", "--type=merge", "-p", patch)
+    await api.kubectl(*change, "--as=system:serviceaccount:knative-eventing:eventing-controller")
+    found = api.store.get(GroupKind("messaging.knative.dev", "InMemoryChannel"), "default", "c")
+    assert found["spec"]["subscribers"][0]["uid"] == "u"
 
 
 async def test_aggregated_roles_fill_up_by_themselves(api: Api) -> None:
