@@ -53,73 +53,80 @@ class Attempts:
 
     async def deliver(self, message: Message, first: Answer) -> None:
         """Everything that may be needed: waiting for an address, retries, reply, dead letter."""
-        while self.subscription.unresolved:
-            await self._pause(None)
-        if not self.subscription.subscriber:
-            await self._forward_as_is(message)
-            return
-        answer = await self._attempts(message, message.event, reply=False, first=first)
-        subscription = self.subscription
-        if not answer.accepted:
-            await self._give_up(message, subscription.subscriber, answer)
-            return
-        reply = self._reply_in(answer)
-        if isinstance(reply, Event) and subscription.observe is not None:
-            subscription.observe(reply)
-        if isinstance(reply, Event) and subscription.reply:
-            if message.ttl is not None:
-                reply = reply.with_attributes({"knativebrokerttl": message.ttl})
-            sent = await self._attempts(
-                message.with_forward(forwarded_with_reply(message.forward, answer.headers)),
-                reply,
-                reply=True,
-            )
-            self.step(
-                message, "reply", target=subscription.reply, status=sent.status, detail=reply.id
-            )
-            if not sent.accepted:
-                await self._give_up(message, subscription.reply, sent)
+        answer, retry = first, 0
+        while True:
+            while self.subscription.unresolved:
+                await self._pause(None)
+            if not self.subscription.subscriber:
+                await self._forward_as_is(message)
                 return
-        self.step(message, "delivered")
+            destination, answer = await self._once(message, answer)
+            if answer.accepted:
+                self.step(message, "delivered")
+                return
+            if not await self._again(destination, answer, retry):
+                await self._give_up(message, destination, answer)
+                return
+            answer, retry = UNTRIED, retry + 1
+
+    async def _once(self, message: Message, answer: Answer) -> tuple[str, Answer]:
+        """The event to the subscriber (unless that was done, and `answer` came of it), and what it
+        replies to where replies go: a reply that is not taken makes all of it fail (control plane
+        spec, "Event Delivery"). Returns the last answer, and whose it is."""
+        subscription = self.subscription
+        if answer is UNTRIED:
+            url = subscription.subscriber
+            answer = await self._attempt(url, message.event, message, wants_reply=True)
+        if answer.accepted:
+            answer = self._checked(answer)
+        reply = self._reply_in(answer) if answer.accepted else None
+        if not isinstance(reply, Event):
+            return subscription.subscriber, answer
+        if subscription.observe is not None:
+            subscription.observe(reply)
+        if not subscription.reply:
+            return subscription.subscriber, answer
+        if message.ttl is not None:
+            reply = reply.with_attributes({"knativebrokerttl": message.ttl})
+        forward = forwarded_with_reply(message.forward, answer.headers)
+        sent = await self._attempt(
+            subscription.reply, reply, message.with_forward(forward), wants_reply=False
+        )
+        self.step(message, "reply", target=subscription.reply, status=sent.status, detail=reply.id)
+        return subscription.reply, sent
 
     async def _forward_as_is(self, message: Message) -> None:
         """Without a subscriber the event itself is the reply."""
         if not self.subscription.reply:
             self.step(message, "dropped", detail="neither subscriber nor reply")
             return
-        answer = await self._attempts(message, message.event, reply=True)
-        if answer.accepted:
-            self.step(message, "delivered", target=self.subscription.reply)
-        else:
-            await self._give_up(message, self.subscription.reply, answer)
-
-    async def _attempts(
-        self, message: Message, event: Event, *, reply: bool, first: Answer | None = None
-    ) -> Answer:
-        """Try until it is accepted, refused for good, or tried often enough. `first` is the answer
-        to an attempt that was made already."""
         retry = 0
-        answer = first if first is not None else UNTRIED
         while True:
-            subscription = self.subscription
-            url = subscription.reply if reply else subscription.subscriber
-            if answer is UNTRIED:
-                answer = await self._attempt(url, event, message, wants_reply=not reply)
-            if not reply and answer.accepted:
-                answer = self._checked(answer)
-            policy = subscription.policy
-            if answer.accepted or retry >= policy.retry or not should_retry(answer.status):
-                return answer
-            retry_after = answer.headers.get("retry-after", "")
-            pause = policy.pause(retry, answer.status, retry_after, self._transport.clock.now())
+            url = self.subscription.reply
+            answer = await self._attempt(url, message.event, message, wants_reply=False)
+            if answer.accepted:
+                self.step(message, "delivered", target=url)
+                return
+            if not await self._again(url, answer, retry):
+                await self._give_up(message, url, answer)
+                return
             retry += 1
-            said = answer.error or f"{answer.status} from {url}"
-            self._lane.doing = (
-                f"retry {retry} of {policy.retry}, {pause:g} s after {said} at "
-                f"{self._transport.clock.now():%H:%M:%S}"
-            )
-            await self._pause(pause)
-            answer = UNTRIED
+
+    async def _again(self, url: str, answer: Answer, retry: int) -> bool:
+        """Whether `answer` is worth retry number `retry` (the first is 0); True when it is time
+        for it."""
+        policy = self.subscription.policy
+        if retry >= policy.retry or not should_retry(answer.status):
+            return False
+        retry_after = answer.headers.get("retry-after", "")
+        pause = policy.pause(retry, answer.status, retry_after, self._transport.clock.now())
+        said = answer.error or f"{answer.status} from {url}"
+        self._lane.doing = (
+            f"retry {retry + 1} of {policy.retry}, {pause:g} s after {said} at "
+            f"{self._transport.clock.now():%H:%M:%S}"
+        )
+        await self._pause(pause)
+        return True
 
     async def _attempt(
         self, url: str, event: Event, message: Message, *, wants_reply: bool
@@ -194,7 +201,6 @@ class Attempts:
             self.step(message, "dropped", detail=f"{said}; no dead letter sink")
             return
         event = message.event.with_attributes(error_attributes(destination, answer))
-        policy = self.subscription.policy
         retry = 0
         while True:
             sent = await self._attempt(dead_letter, event, message, wants_reply=False)
@@ -203,13 +209,9 @@ class Attempts:
                     message, "dead-letter", target=dead_letter, status=sent.status, detail=said
                 )
                 return
-            if retry >= policy.retry or not should_retry(sent.status):
+            if not await self._again(dead_letter, sent, retry):
                 break
-            retry_after = sent.headers.get("retry-after", "")
-            pause = policy.pause(retry, sent.status, retry_after, self._transport.clock.now())
             retry += 1
-            self._lane.doing = f"the dead letter sink is tried again in {pause:g} s"
-            await self._pause(pause)
         log.warning("%s: event %s lost: %s", self.subscription.name, message.event.id, said)
         self.step(
             message, "dropped", target=dead_letter, status=sent.status,

@@ -363,6 +363,21 @@ async def test_a_reply_nobody_takes_dead_letters_the_original(plane: Plane) -> N
     assert (event.id, event.attributes["knativeerrordest"]) == ("1", two.url)
 
 
+@pytest.mark.parametrize(("refusals", "lost"), [(1, False), (2, False), (3, True)])
+async def test_a_reply_that_is_not_taken_has_the_event_delivered_again(
+    plane: Plane, refusals: int, lost: bool
+) -> None:
+    one, two, dead = (plane.recorder(name) for name in ("one", "two", "dead"))
+    one.answer(reply_event())
+    two.answer(*[503] * refusals, 202)
+    await plane.channel("c", subscription("s", one, reply=two, dead_letter=dead, retry=2))
+    await plane.post(channel_url("c"))
+    await plane.settled()
+    times = min(refusals + 1, 3)
+    assert (one.ids, two.ids) == (["1"] * times, ["r1"] * times)
+    assert dead.ids == ["1"] * lost
+
+
 @pytest.mark.parametrize(
     ("answer", "strict", "fails"),
     [
