@@ -1,1 +1,0 @@
-"""Tekton tasks and pipelines."""
