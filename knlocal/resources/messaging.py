@@ -188,7 +188,7 @@ def _validate_subscription(obj: Obj, context: AdmissionContext) -> FieldErrors:
         return _detailed(errors.missing("channel"), details).via_field("spec")
     found = ducks.validate_reference(channel).via_field("channel")
     links = ducks.feature(context, "cross-namespace-event-links")
-    if channel.get("namespace") not in (None, "", ducks.namespace_of(obj)) and not links:
+    if channel.get("namespace") and not links:
         details = "only name, apiVersion and kind are supported fields"
         found.also(_detailed(errors.disallowed("namespace"), details).via_field("channel"))
     if not spec.get("subscriber"):

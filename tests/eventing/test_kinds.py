@@ -277,6 +277,13 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
          "spec.subscribable.subscriber[0].subscriberURI\nexpected at least one of, got none")),
         (MESSAGING, "Subscription", {"subscriber": SINK},
          "missing field(s): spec.channel\nthe Subscription must reference a channel"),
+        *(
+            (MESSAGING, "Subscription", {"subscriber": SINK, "channel":
+             {"apiVersion": MESSAGING, "kind": "Channel", "name": "c", "namespace": namespace}},
+             ("must not set the field(s): spec.channel.namespace\n"
+             "only name, apiVersion and kind are supported fields"))
+            for namespace in ("default", "other")
+        ),
         (MESSAGING, "Subscription",
          {"channel": {"apiVersion": MESSAGING, "kind": "Channel", "name": "c"}},
          "missing field(s): spec.subscriber\nthe Subscription must reference a subscriber"),
