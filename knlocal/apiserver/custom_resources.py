@@ -219,6 +219,7 @@ def _kind(spec: Obj, version: Obj) -> Kind:
         scale_paths=_scale_paths(subresources.get("scale") or {}),
         default=_defaulter(schema),
         validate=validator_of(schema),
+        validates_status=True,
     )  # fmt: skip
 
 

@@ -129,7 +129,11 @@ def _check(node: _Node, path: str, value: Any, old: Any) -> Iterator[FieldError]
     """`old` is the value that stood at this place before; None when there was none."""
     if value is None:
         return
+    # What has not changed may stay as it is (ratcheting).
+    unchanged = old is not None and value == old
     for rule in node.rules:
+        if unchanged and not rule.is_transition:
+            continue
         yield from _apply(rule, node.schema, path, value, old)
     if isinstance(value, dict):
         before = old if isinstance(old, dict) else {}

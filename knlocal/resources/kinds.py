@@ -97,6 +97,8 @@ class Kind:
     webhook: str = ""
     default: Defaulter | None = None
     validate: Validator | None = None
+    #: Whether `validate` is asked about writes of the status alone, too (users' CRDs).
+    validates_status: bool = False
     to_storage: Callable[[Obj], Obj] | None = None
     from_storage: Callable[[Obj], Obj] | None = None
     #: Labels and annotations of the CustomResourceDefinition object shown for this kind.

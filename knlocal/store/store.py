@@ -298,6 +298,8 @@ class Store:
             new[subresource] = obj.get(subresource)
             if new[subresource] is None:
                 del new[subresource]
+            if kind.validates_status and not is_deleting(current):
+                self._validate(kind, new, self._context(current, options, subresource), options)
         else:
             new = self._with_server_fields(kind, obj, current)
             self._admit("UPDATE", kind, new, current, options)
@@ -472,10 +474,7 @@ class Store:
         old: Obj | None,
         options: WriteOptions,
     ) -> None:
-        context = AdmissionContext(
-            user=options.user, now=self.clock.now(), configs=self.configs, old=old,
-            dry_run=options.dry_run,
-        )  # fmt: skip
+        context = self._context(old, options)
         # An object on its way out is only ever changed to let it go: never refuse that.
         leaving = old is not None and is_deleting(old)
         request = AdmissionRequest(operation, kind, obj, old, options)
@@ -489,16 +488,31 @@ class Store:
             wrong = check_metadata(obj, kind.group_kind)
             if wrong:
                 raise self._invalid(kind, obj, wrong)
-        if kind.validate and not leaving:
-            errors = kind.validate(obj, context)
-            options.warnings += errors.warnings()
-            if errors and kind.webhook:
-                raise BadRequest(
-                    f'admission webhook "{kind.webhook}" denied the request: '
-                    f"validation failed: {errors}"
-                )
-            if errors:
-                raise self._invalid(kind, obj, findings(errors))
+        if not leaving:
+            self._validate(kind, obj, context, options)
+
+    def _context(
+        self, old: Obj | None, options: WriteOptions, subresource: str = ""
+    ) -> AdmissionContext:
+        return AdmissionContext(
+            user=options.user, now=self.clock.now(), configs=self.configs, old=old,
+            subresource=subresource, dry_run=options.dry_run,
+        )  # fmt: skip
+
+    def _validate(
+        self, kind: Kind, obj: Obj, context: AdmissionContext, options: WriteOptions
+    ) -> None:
+        if kind.validate is None:
+            return
+        errors = kind.validate(obj, context)
+        options.warnings += errors.warnings()
+        if errors and kind.webhook:
+            raise BadRequest(
+                f'admission webhook "{kind.webhook}" denied the request: '
+                f"validation failed: {errors}"
+            )
+        if errors:
+            raise self._invalid(kind, obj, findings(errors))
 
     def _commit(self, event: EventType, key: Key, obj: Obj, old: Obj | None) -> Obj:
         """Make it so. What is handed out from now on is what was saved, decoded anew."""

@@ -166,6 +166,30 @@ async def test_rules_guard_objects_through_the_api(api: Api) -> None:
 
 
 @needs_cel
+async def test_rules_are_asked_about_a_status_too_and_not_about_what_stays(api: Api) -> None:
+    body = crd()
+    schema = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert (await api.call("POST", CRDS, body))[0] == 201
+    assert (await api.call("POST", TABS, tab(replicas=7)))[0] == 201
+    schema["properties"]["spec"] |= rule("self.replicas < 5", message="five is too many")
+    schema["properties"]["status"] |= rule("self.replicas >= 0", message="fewer than none")
+    _, current, _ = await api.call("GET", f"{CRDS}/{body['metadata']['name']}")
+    body["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
+    status, answer, _ = await api.call("PUT", f"{CRDS}/{body['metadata']['name']}", body)
+    assert status == 200, answer
+    tabbed = tab(replicas=7)
+    for replicas, expected in ((-1, 422), (1, 200)):
+        tabbed["status"] = {"replicas": replicas}
+        _, current, _ = await api.call("GET", f"{TABS}/mine")
+        tabbed["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
+        status, answer, _ = await api.call("PUT", f"{TABS}/mine/status", tabbed)
+        assert status == expected, answer
+        if status == 422:
+            assert answer["message"].endswith('status: Invalid value: "object": fewer than none')
+    assert answer["status"] == {"replicas": 1}, "the spec was like this before"
+
+
+@needs_cel
 @pytest.mark.parametrize(
     ("text", "status", "words"),
     [

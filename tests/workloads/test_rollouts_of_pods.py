@@ -160,7 +160,8 @@ async def test_a_longer_time_to_count_as_available_needs_no_new_pods(cluster: Cl
     cluster.create(deployment(cluster, 1))
     await complete(cluster, 1)
     before = live(cluster)[0]["metadata"]["uid"]
-    change(cluster, lambda d: d["spec"].__setitem__("minReadySeconds", 3600))
+    patience = {"minReadySeconds": 3600, "progressDeadlineSeconds": 7200}
+    change(cluster, lambda d: d["spec"].update(patience))
     await cluster.until(
         lambda: condition(cluster.find("web", DEPLOYMENT), "Available").get("status") == "False"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from knlocal.resources.base import Obj
-from knlocal.resources.core import defaults
+from knlocal.resources.core import defaults, scaling_validation
 from knlocal.resources.core.table import definition
 from knlocal.resources.kinds import Kind
 
@@ -58,6 +58,7 @@ KINDS = (
         definition(f"io.k8s.api.autoscaling.v2.{_NAME}"),
         short_names=("hpa",), categories=("all",), is_custom=False,
         default=defaults.horizontal_pod_autoscaler,
+        validate=scaling_validation.horizontal_pod_autoscaler,
     ),
     Kind(
         "autoscaling", "v1", _NAME, _PLURAL,

@@ -5,7 +5,7 @@ Their tables (`kubectl get`) have computed cells: see `printers`.
 
 from __future__ import annotations
 
-from knlocal.resources.core import autoscaling, defaults, validation
+from knlocal.resources.core import autoscaling, defaults, scaling_validation, validation
 from knlocal.resources.core.table import CORE, definition
 from knlocal.resources.kinds import Defaulter, Kind, Validator
 
@@ -103,7 +103,8 @@ def _others() -> list[Kind]:
     return [
         _kind("discovery.k8s.io/v1", "EndpointSlice", "endpointslices",
               "io.k8s.api.discovery.v1.", default=defaults.endpoint_slice),
-        _kind("coordination.k8s.io/v1", "Lease", "leases", "io.k8s.api.coordination.v1."),
+        _kind("coordination.k8s.io/v1", "Lease", "leases", "io.k8s.api.coordination.v1.",
+              validate=scaling_validation.lease),
         _kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", "io.k8s.api.policy.v1.",
               "pdb", status=True),
         _kind("networking.k8s.io/v1", "Ingress", "ingresses", networking, "ing", status=True),

@@ -15,12 +15,14 @@ from typing import Any
 import orjson
 
 from knlocal.resources.base import Obj
-from knlocal.resources.core.pod_validation import pod_spec, pod_update
+from knlocal.resources.core.pod_validation import new_pod, pod_spec, pod_update
+from knlocal.resources.core.scaling_validation import job_numbers, rollout
 from knlocal.resources.core.words import (
     Errors,
     duplicate,
     forbidden,
     invalid,
+    negative,
     not_supported,
     required,
     too_long,
@@ -59,6 +61,9 @@ def secret(obj: Obj, context: AdmissionContext) -> FieldErrors:
     for name in _SECRET_KEYS.get(obj.get("type") or "", ()):
         if name not in data:
             errors.append(required(f"data[{name}]"))
+        elif name.startswith(".docker") and not _is_json(data[name]):
+            what = "invalid character looking for beginning of value"
+            errors.append(invalid(f"data[{name}]", "<secret contents redacted>", what))
     if context.old is not None and context.old.get("type") != obj.get("type"):
         errors.append(invalid("type", obj.get("type"), "field is immutable"))
     errors += _immutable(obj, context.old, ("data",))
@@ -90,6 +95,14 @@ def _base64(values: Mapping[str, Any], field: str) -> Iterable[Any]:
             base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError, TypeError):
             yield invalid(f"{field}[{key}]", value, "must be base64 encoded")
+
+
+def _is_json(value: str) -> bool:
+    try:
+        orjson.loads(base64.b64decode(value))
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _immutable(obj: Obj, old: Obj | None, fields: tuple[str, ...]) -> Iterable[Any]:
@@ -160,24 +173,22 @@ def pod(obj: Obj, context: AdmissionContext) -> FieldErrors:
     errors: Errors = []
     spec = obj.get("spec") or {}
     if context.old is None:
-        errors += pod_spec(spec, "spec")
+        errors += new_pod(spec, "spec")
     elif context.subresource != "status":
         errors += pod_update(spec, context.old.get("spec") or {})
     return FieldErrors(errors)
 
 
 def deployment(obj: Obj, context: AdmissionContext) -> FieldErrors:
-    return FieldErrors([*_selected_template(obj, context), *_replicas(obj)])
+    return FieldErrors([*_selected_template(obj, context), *rollout(obj.get("spec") or {})])
 
 
-replica_set = stateful_set = daemon_set = deployment
-
-
-def _replicas(obj: Obj) -> Errors:
+def replica_set(obj: Obj, context: AdmissionContext) -> FieldErrors:
     replicas = (obj.get("spec") or {}).get("replicas")
-    if isinstance(replicas, int) and replicas < 0:
-        return [invalid("spec.replicas", replicas, "must be greater than or equal to 0")]
-    return []
+    return FieldErrors([*_selected_template(obj, context), *negative(replicas, "spec.replicas")])
+
+
+stateful_set = daemon_set = replica_set
 
 
 def _selected_template(obj: Obj, context: AdmissionContext) -> Errors:
@@ -225,7 +236,11 @@ def _matches(selector: dict[str, Any], labels: Mapping[str, str]) -> bool:
 
 
 def job(obj: Obj, context: AdmissionContext) -> FieldErrors:
-    errors = _job_template((obj.get("spec") or {}).get("template") or {}, "spec.template.spec")
+    spec = obj.get("spec") or {}
+    errors = [
+        *_job_template(spec.get("template") or {}, "spec.template.spec"),
+        *job_numbers(spec, "spec"),
+    ]
     if context.old is not None:
         old, new = context.old.get("spec") or {}, obj.get("spec") or {}
         for name in ("selector", "completions", "template"):

@@ -43,6 +43,13 @@ def not_supported(path: str, value: Any, supported: Iterable[str]) -> FieldError
     )
 
 
+def negative(value: Any, path: str) -> Errors:
+    """The error of a number below zero; none for others and for no number."""
+    if not isinstance(value, int) or value >= 0:
+        return []
+    return [invalid(path, value, "must be greater than or equal to 0")]
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, str) and value == "<omitted>":
         return value

@@ -8,6 +8,7 @@ from typing import Any
 from knlocal.resources import field_errors as errors
 from knlocal.resources.base import Obj, annotations_of, meta
 from knlocal.resources.core import pod_validation
+from knlocal.resources.core.pod_defaults import default_pod_spec
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext
 from knlocal.resources.serving import keys, masks
@@ -35,13 +36,26 @@ def validate_template(obj: Obj, template: dict[str, Any], ctx: AdmissionContext)
 
 
 def _pod_spec(template: dict[str, Any]) -> dict[str, Any]:
-    """The pod as it would run: without Knative's own fields, with the serving port filled in."""
+    """The pod as it would run: without Knative's own fields, with the serving port filled in.
+    Readiness is asked by queue-proxy, and so is no probe of the pod."""
     spec = {
         name: value
         for name, value in copy.deepcopy(template.get("spec") or {}).items()
         if name not in masks.REVISION_FIELDS
     }
     for container in spec.get("containers") or ():
+        serving = _DEFAULT_PORT
         for port in container.get("ports") or ():
-            port["containerPort"] = port.get("containerPort") or _DEFAULT_PORT
+            serving = port["containerPort"] = port.get("containerPort") or _DEFAULT_PORT
+        container.pop("readinessProbe", None)
+        for name in ("livenessProbe", "startupProbe"):
+            for handler in ("httpGet", "tcpSocket", "grpc"):
+                if (action := (container.get(name) or {}).get(handler)) is not None:
+                    action["port"] = serving if _is_unset(action.get("port")) else action["port"]
+    default_pod_spec(spec)
     return spec
+
+
+def _is_unset(port: Any) -> bool:
+    """Named ports are the serving port's, whose name is another in the pod."""
+    return not port or isinstance(port, str)

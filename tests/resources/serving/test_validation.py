@@ -367,6 +367,11 @@ def test_a_dry_run_looks_at_the_pod_too(api: Any) -> None:
         'spec.containers[0].name: Invalid value: "&InvalidValue": a lowercase RFC 1123 label'
     )
     assert said.endswith(": spec.template")
+    greedy = {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}
+    obj = api.service({"image": "busybox", "resources": greedy, "livenessProbe": {"httpGet": {}}})
+    assert "must be less than or equal to cpu limit of 1" in api.refused(
+        obj, api.context(dry_run=True)
+    )
     assert api.refused(api.service(), api.context(dry_run=True)) == ""
 
 
