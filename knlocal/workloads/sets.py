@@ -1,13 +1,14 @@
 """StatefulSets and DaemonSets, as far as they make sense on one machine.
 
-A DaemonSet is one pod on the one node. A StatefulSet has its ordinals, its claims and its order;
-what is left out is partitioned rollouts of old revisions (pods are simply replaced, last first).
+A DaemonSet is one pod on the one node. A StatefulSet has its ordinals, its claims, its order, and
+below the partition of its update strategy the template it had before.
 Sources: k8s.io/kubernetes pkg/controller/{statefulset,daemon}.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from knlocal.control.controller import Controller, Requeue, Retry, Watching, owned_by
@@ -25,7 +26,8 @@ from knlocal.resources.base import (
 )
 from knlocal.resources.status import StatusError
 from knlocal.store.store import Store
-from knlocal.workloads.podcontrol import owned, pod_from_template, template_hash
+from knlocal.workloads import history
+from knlocal.workloads.podcontrol import owned, pod_from_template
 from knlocal.workloads.podstatus import is_pod_ready, is_terminal
 from knlocal.workloads.terms import CLAIM, DAEMON_SET, POD, STATEFUL_SET
 
@@ -67,7 +69,8 @@ class DaemonSetController(_SetController):
         found = self.store.find_key(key)
         if found is None or is_deleting(found):
             return None
-        hash_ = template_hash(spec_of(found)["template"])
+        revision = history.record(self.store, found)
+        hash_ = history.hash_of(revision)
         pods = [pod for pod in owned(self.store, found) if not is_deleting(pod)]
         current = [p for p in pods if labels_of(p).get(_REVISION) == hash_ and not is_terminal(p)]
         on_delete = (spec_of(found).get("updateStrategy") or {}).get("type") == "OnDelete"
@@ -78,6 +81,8 @@ class DaemonSetController(_SetController):
             pod = pod_from_template(found, spec_of(found)["template"])
             pod["metadata"].setdefault("labels", {})[_REVISION] = hash_
             self._make(found, pod)
+        used = {f"{key.name}-{labels_of(pod).get(_REVISION)}" for pod in owned(self.store, found)}
+        history.trim(self.store, found, used | {revision["metadata"]["name"]})
         self._report(key, hash_)
         return None
 
@@ -113,14 +118,14 @@ class StatefulSetController(_SetController):
         found = self.store.find_key(key)
         if found is None or is_deleting(found):
             return None
-        hash_ = template_hash(spec_of(found)["template"])
+        plan = _plan(self.store, found)
         try:
-            self._bring_in_line(found, hash_)
+            self._bring_in_line(found, plan)
         finally:
-            self._report(key, hash_)
+            self._report(key, plan)
         return None
 
-    def _bring_in_line(self, found: Obj, hash_: str) -> None:
+    def _bring_in_line(self, found: Obj, plan: _Plan) -> None:
         spec = spec_of(found)
         start = int((spec.get("ordinals") or {}).get("start") or 0)
         wanted = range(start, start + int(spec.get("replicas", 1)))
@@ -131,7 +136,7 @@ class StatefulSetController(_SetController):
             if pod is not None and is_terminal(pod):
                 self._remove(found, pod)
             elif pod is None:
-                self._create(found, ordinal, hash_)
+                self._create(found, ordinal, plan)
             if one_by_one and (pod is None or not is_pod_ready(pod) or is_deleting(pod)):
                 return
         extra = sorted((o for o in pods if o not in wanted), reverse=True)
@@ -139,28 +144,33 @@ class StatefulSetController(_SetController):
             self._remove(found, pods[ordinal])
             if one_by_one:
                 return
-        self._update(found, [pods[o] for o in sorted(pods, reverse=True) if o in wanted], hash_)
+        self._update(found, [pods[o] for o in sorted(pods, reverse=True) if o in wanted], plan)
 
-    def _update(self, found: Obj, pods: list[Obj], hash_: str) -> None:
+    def _update(self, found: Obj, pods: list[Obj], plan: _Plan) -> None:
         """Replace pods of an older template, the last one first, one at a time."""
         strategy = spec_of(found).get("updateStrategy") or {}
         if strategy.get("type") == "OnDelete":
             return
-        partition = int((strategy.get("rollingUpdate") or {}).get("partition") or 0)
         for pod in pods:
-            if _ordinal(found, pod) < partition:
+            if _ordinal(found, pod) < plan.first_new:
                 return
-            if labels_of(pod).get(_REVISION) != hash_:
+            if labels_of(pod).get(_REVISION) != plan.update:
                 self._remove(found, pod)
                 return
             if not is_pod_ready(pod):
                 return
 
-    def _create(self, found: Obj, ordinal: int, hash_: str) -> None:
+    def _create(self, found: Obj, ordinal: int, plan: _Plan) -> None:
         spec, name = spec_of(found), f"{found['metadata']['name']}-{ordinal}"
-        pod = pod_from_template(found, spec["template"], name=name)
+        is_old = ordinal < plan.first_new
+        template = plan.current_template if is_old else spec["template"]
+        pod = pod_from_template(found, template, name=name)
         labels = pod["metadata"].setdefault("labels", {})
-        labels |= {_REVISION: hash_, _POD_NAME: name, _INDEX: str(ordinal)}
+        labels |= {
+            _REVISION: plan.current if is_old else plan.update,
+            _POD_NAME: name,
+            _INDEX: str(ordinal),
+        }
         pod["spec"]["hostname"] = name
         if spec.get("serviceName"):
             pod["spec"]["subdomain"] = spec["serviceName"]
@@ -200,29 +210,57 @@ class StatefulSetController(_SetController):
             "spec": copy(template.get("spec") or {}),
         }
 
-    def _report(self, key: Key, hash_: str) -> None:
+    def _report(self, key: Key, plan: _Plan) -> None:
         found = self.store.find_key(key)
         if found is None:
             return
         pods = owned(self.store, found)
         ready = sum(is_pod_ready(p) and not is_deleting(p) for p in pods)
-        updated = sum(labels_of(p).get(_REVISION) == hash_ for p in pods)
-        revision = f"{key.name}-{hash_}"
-        done = updated == len(pods)
+        running = [labels_of(p).get(_REVISION, "") for p in pods]
+        updated, current = running.count(plan.update), plan.current
+        wanted = int(spec_of(found).get("replicas", 1))
+        rolls = (spec_of(found).get("updateStrategy") or {}).get("type") != "OnDelete"
+        if rolls and wanted == len(pods) == updated == ready:
+            current = plan.update
         status = {
             "observedGeneration": found["metadata"].get("generation", 1),
             "replicas": len(pods),
             "readyReplicas": ready,
             "availableReplicas": ready,
-            "currentReplicas": updated if done else len(pods) - updated,
+            "currentReplicas": running.count(current),
             "updatedReplicas": updated,
-            "updateRevision": revision,
-            "currentRevision": revision
-            if done
-            else status_of(found).get("currentRevision", revision),
+            "updateRevision": plan.update,
+            "currentRevision": current,
             "collisionCount": 0,
         }
         self.update_status(found, status)
+        history.trim(self.store, found, {*running, current, plan.update})
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which template each pod of a StatefulSet is to have; revisions by name."""
+
+    update: str
+    current: str
+    current_template: dict[str, Any]
+    #: The first ordinal of the new template; those below keep the current one.
+    first_new: int
+
+
+def _plan(store: Store, found: Obj) -> _Plan:
+    update = history.record(store, found)
+    name = status_of(found).get("currentRevision")
+    known = {one["metadata"]["name"]: one for one in history.revisions(store, found)}
+    current = known.get(name or "", update)
+    spec = spec_of(found)
+    rolling = (spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
+    return _Plan(
+        update["metadata"]["name"],
+        current["metadata"]["name"],
+        history.template_of(current),
+        int((spec.get("ordinals") or {}).get("start") or 0) + int(rolling.get("partition") or 0),
+    )
 
 
 def _ordinal(found: Obj, pod: Obj) -> int:

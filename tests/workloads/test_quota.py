@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,17 +192,79 @@ async def test_a_stateful_set_has_ordinals_in_order_and_keeps_its_claims(cluster
     await cluster.pod_where("db-0", lambda p: p["metadata"]["uid"] != first and is_ready(p))
 
 
+def set_variable(value: str) -> Callable[[Obj], None]:
+    def change(obj: Obj) -> None:
+        container = obj["spec"]["template"]["spec"]["containers"][0]
+        container["env"] = [e for e in container["env"] if e["name"] != "TARGET"]
+        container["env"].append({"name": "TARGET", "value": value})
+
+    return change
+
+
+async def test_pods_below_the_partition_keep_the_template_they_had(cluster: Cluster) -> None:
+    cluster.create(
+        owned_set(cluster, "StatefulSet", replicas=2, podManagementPolicy="Parallel",
+                  updateStrategy={"rollingUpdate": {"partition": 1}})
+    )  # fmt: skip
+
+    def status() -> dict[str, Any]:
+        return dict(status_of(cluster.find("db", SET) or {}))
+
+    await cluster.until(lambda: status().get("readyReplicas") == 2)
+    first = status()["updateRevision"]
+    cluster.store.modify(SET, "default", "db", set_variable("new"))
+    await cluster.until(lambda: status()["updateRevision"] != first)
+    second = status()["updateRevision"]
+    await cluster.until(lambda: (status()["updatedReplicas"], status()["readyReplicas"]) == (1, 2))
+    uid = cluster.store.get(POD, "default", "db-0")["metadata"]["uid"]
+    cluster.store.delete(POD, "default", "db-0")
+    pod = await cluster.pod_where("db-0", lambda p: p["metadata"]["uid"] != uid and is_ready(p))
+    assert pod["metadata"]["labels"]["controller-revision-hash"] == first
+    assert {"name": "TARGET", "value": "new"} not in pod["spec"]["containers"][0]["env"]
+    newer = cluster.store.get(POD, "default", "db-1")
+    assert newer["metadata"]["labels"]["controller-revision-hash"] == second
+    assert (status()["currentRevision"], status()["currentReplicas"]) == (first, 1)
+
+    def whole(obj: Obj) -> None:
+        obj["spec"]["updateStrategy"]["rollingUpdate"]["partition"] = 0
+
+    cluster.store.modify(SET, "default", "db", whole)
+    await cluster.until(lambda: status()["currentRevision"] == second)
+
+
+def _reached(known: Callable[[], dict[int, str]], number: int) -> bool:
+    return number in known()
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+async def test_the_templates_of_a_set_are_remembered_and_can_be_gone_back_to(
+    cluster: Cluster, kind: str
+) -> None:
+    set_, revision = GroupKind("apps", kind), GroupKind("apps", "ControllerRevision")
+    cluster.create(owned_set(cluster, kind, revisionHistoryLimit=1))
+
+    def known() -> dict[int, str]:
+        found = cluster.store.list(revision)
+        return {
+            one["revision"]: one["data"]["spec"]["template"]["spec"]["containers"][0]["env"][-1]
+            ["value"] for one in found
+        }  # fmt: skip
+
+    await cluster.until(lambda: 1 in known())
+    for number, value in enumerate(("one", "two", "three"), 2):
+        cluster.store.modify(set_, "default", "db", set_variable(value))
+        await cluster.until(partial(_reached, known, number))
+    await cluster.until(lambda: known() == {3: "two", 4: "three"})
+    cluster.store.modify(set_, "default", "db", set_variable("two"))
+    await cluster.until(lambda: known() == {4: "three", 5: "two"})
+
+
 async def test_a_daemon_set_is_one_pod_that_follows_its_template(cluster: Cluster) -> None:
     kind = GroupKind("apps", "DaemonSet")
     cluster.create(owned_set(cluster, "DaemonSet"))
     await cluster.until(lambda: status_of(cluster.find("db", kind) or {}).get("numberReady") == 1)
     [before] = cluster.store.list(POD)
-
-    def change(obj: Obj) -> None:
-        container = obj["spec"]["template"]["spec"]["containers"][0]
-        container["env"].append({"name": "TARGET", "value": "new"})
-
-    cluster.store.modify(kind, "default", "db", change)
+    cluster.store.modify(kind, "default", "db", set_variable("new"))
     await cluster.until(
         lambda: (
             status_of(cluster.find("db", kind) or {}).get("updatedNumberScheduled") == 1

@@ -82,6 +82,16 @@ def _replica_set(obj: Obj, now: datetime) -> Cells:
     return [_name(obj), *counts, created(obj, now), *_workload(obj)]
 
 
+def _controller_revision(obj: Obj, now: datetime) -> Cells:
+    owners = [one for one in obj["metadata"].get("ownerReferences") or () if one.get("controller")]
+    owner = owners[0] if owners else {}
+    group = str(owner.get("apiVersion", "")).rpartition("/")[0]
+    shown = (
+        f"{str(owner.get('kind', '')).lower()}{f'.{group}' if group else ''}/{owner.get('name')}"
+    )
+    return [_name(obj), shown if owner else "<none>", obj.get("revision"), created(obj, now)]
+
+
 def _stateful_set(obj: Obj, now: datetime) -> Cells:
     ready = f"{_status(obj).get('readyReplicas', 0)}/{_spec(obj).get('replicas', 0)}"
     return [_name(obj), ready, created(obj, now), *_workload(obj)[:2]]
@@ -397,6 +407,7 @@ _TABLES: tuple[tuple[str, str, str, Callable[[Obj, datetime], Cells]], ...] = (
     ("", "ReplicationController",
      f"Name, Desired:integer, Current:integer, Ready:integer, Age, {_WIDE}", _replica_set),
     ("apps", "StatefulSet", "Name, Ready, Age, Containers*, Images*", _stateful_set),
+    ("apps", "ControllerRevision", "Name, Controller, Revision:integer, Age", _controller_revision),
     ("apps", "DaemonSet", ("Name, Desired:integer, Current:integer, Ready:integer, "
      f"Up-to-date:integer, Available:integer, Node Selector, Age, {_WIDE}"), _daemon_set),
     ("batch", "Job", f"Name, Status, Completions, Duration, Age, {_WIDE}", _job),
