@@ -34,7 +34,7 @@ class Addresses:
     def hosts(self, service: str, namespace: str) -> list[str]:
         """Every name under which the gateway answers for a service of eventing's."""
         base = f"{service}.{namespace}"
-        return [f"{base}.svc.cluster.local", f"{base}.svc", f"{base}.{self.domain}"]
+        return [f"{base}.svc.cluster.local", f"{base}.svc", base, f"{base}.{self.domain}"]
 
     def broker(self, namespace: str, name: str) -> str:
         return self.inside(BROKER_INGRESS, SYSTEM, f"/{namespace}/{name}")

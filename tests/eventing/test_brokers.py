@@ -88,6 +88,12 @@ async def test_a_broker_answers_under_all_its_names(house: House, url: str) -> N
     assert (await house.post(url)).status == 202
 
 
+async def test_the_door_knows_the_short_names_that_pods_may_use(house: House) -> None:
+    await house.apply("Channel", "c")
+    for host in ("broker-ingress.knative-eventing", "c-kn-channel.default"):
+        assert house.routes.find(host, "internal") is not None
+
+
 async def test_a_trigger_may_come_before_its_broker_and_its_sink(house: House) -> None:
     await house.apply("Trigger", "t", {"broker": "b", "subscriber": to("sink")})
     assert house.condition("Trigger", "t") == (
