@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from knlocal.clock import Clock, SystemClock
 from knlocal.control.controller import Controller, Requeue, Watching
@@ -38,6 +37,7 @@ from knlocal.runtime.api import (
 )
 from knlocal.store.store import Store
 from knlocal.workloads.admission import pod_admission, why_unschedulable
+from knlocal.workloads.background import Background
 from knlocal.workloads.node import DrainHook, Node
 from knlocal.workloads.podplan import PodNetwork
 from knlocal.workloads.podstatus import is_terminal
@@ -102,7 +102,7 @@ class Kubelet(Controller):
         """Told everything that happens to containers."""
         self._found: dict[str, PodState] = {}
         self._queue = WorkQueue("kubelet", store.clock, self._sync, urgency=Urgency.PODS)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("kubelet")
         self._lost = asyncio.Event()
         self._adopted = False
         self._closing = False
@@ -143,13 +143,12 @@ class Kubelet(Controller):
 
     async def start(self) -> None:
         await self._adopt()
-        self._background(self._follow_events())
-        self._background(self._watch_engine())
+        self._background.spawn(self._follow_events())
+        self._background.spawn(self._watch_engine())
 
     async def stop(self) -> None:
         """Let go of everything; containers stay as they are."""
-        for task in list(self._tasks):
-            task.cancel()
+        self._background.cancel()
         self._closing = True
         clock = self.node.machine_clock
         with contextlib.suppress(TimeoutError):
@@ -273,8 +272,8 @@ class Kubelet(Controller):
         self._found = {state.id.uid: state for state in found if state.id.uid in owned}
         strangers = [s for s in found if s.id.uid not in owned and s.id.uid not in self.workers]
         for state in strangers:
-            self._background(self._remove_stranger(state))
-        self._background(self._remove_left_folders(owned))
+            self._background.spawn(self._remove_stranger(state))
+        self._background.spawn(self._remove_left_folders(owned))
         self._adopted = True
 
     async def _remove_stranger(self, state: PodState) -> None:
@@ -376,13 +375,3 @@ class Kubelet(Controller):
                 self.store.set_status(key, fresh)
         except NotFound:
             pass
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="kubelet")
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
-
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("kubelet: %s", error, exc_info=error)

@@ -71,7 +71,7 @@ class PodObserver:
         run.recorder.normal(run.pod, "SandboxChanged", message)
         self._probing.stop_all()
         under_way = [c.operation for c in run.containers if c.busy and c.operation]
-        run.clearing = run.spawn(self._clear(under_way))
+        run.clearing = run.background.spawn(self._clear(under_way))
         for container in run.containers:
             if container.role != "shown":
                 container.operation = run.clearing

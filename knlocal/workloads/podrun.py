@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any
 
 from knlocal.resources.base import Key, Obj, key_of, status_of, uid_of
 from knlocal.runtime.api import PodId, PodPlan, PodState
+from knlocal.workloads.background import Background
 from knlocal.workloads.containers import Container, containers_of
 from knlocal.workloads.environment import PodFacts
 from knlocal.workloads.images import PodImages
@@ -17,8 +17,6 @@ from knlocal.workloads.podplan import Ground, plan_pod, pod_id
 from knlocal.workloads.podstatus import PodView, is_terminal, pod_phase, pod_status
 from knlocal.workloads.terms import POD
 from knlocal.workloads.volumes import PodVolumes
-
-log = logging.getLogger(__name__)
 
 
 class PodRun:
@@ -39,7 +37,8 @@ class PodRun:
         self.ran_before = self.must_look = bool(status_of(pod).get("startTime"))
         self.failure: tuple[str, str] | None = _stored_failure(pod)
         """Reason and message that end the pod as Failed, whatever its containers do."""
-        self.tasks: set[asyncio.Task[None]] = set()
+        name = f"pod {self.id.namespace}/{self.id.name}"
+        self.background = Background(name, ended=self.poke)
         self.setting_up = asyncio.Lock()
         """Held while sandbox and containers are made, or what is left of them is removed."""
         self.clearing: asyncio.Task[None] | None = None
@@ -128,20 +127,7 @@ class PodRun:
 
     def operate(self, container: Container, work: Coroutine[Any, Any, None]) -> None:
         """Do something with a container that takes a while; nothing else is done with it then."""
-        container.operation = self.spawn(work)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=f"pod {self.id.namespace}/{self.id.name}")
-        self.tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        if not task.cancelled():
-            if error := task.exception():
-                log.error("pod %s: %s", self.id.name, error, exc_info=error)
-            self.poke()
+        container.operation = self.background.spawn(work)
 
 
 def _stored_failure(pod: Obj) -> tuple[str, str] | None:

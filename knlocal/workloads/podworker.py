@@ -30,9 +30,6 @@ from knlocal.workloads.podsetup import PodSetUp
 from knlocal.workloads.podstatus import is_terminal
 from knlocal.workloads.volumes import references
 
-#: Seconds (real time) that what is under way gets when the daemon goes.
-_CLOSE_SECONDS = 3.0
-
 
 class PodWorker:
     """Owns everything that runs for one pod. Called by the kubelet, one call at a time.
@@ -84,7 +81,7 @@ class PodWorker:
     @property
     def busy(self) -> bool:
         """Whether something is being done that will soon end."""
-        return bool(self.run.tasks) or (self.ending is not None and not self.ending.done)
+        return self.run.background.busy or (self.ending is not None and not self.ending.done)
 
     @property
     def done(self) -> bool:
@@ -127,13 +124,7 @@ class PodWorker:
         self._runs.probing.stop_all()
         if self.ending is not None:
             self.ending.cancel()
-        tasks = self.run.tasks
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
-        for task in list(tasks):
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_SECONDS)
+        await self.run.background.close()
 
     # -- the stages ---------------------------------------------------------------------------
 
@@ -163,7 +154,7 @@ class PodWorker:
             self._runs.drive_all()
         run.publish()
         if self._runs.apps_done() and any(c.running for c in run.containers if c.role == "sidecar"):
-            run.spawn(self._stop_all())  # sidecars end when what they serve has ended
+            run.background.spawn(self._stop_all())  # sidecars end when what they serve has ended
         return self._next_look(began)
 
     def _is_past_deadline(self) -> bool:
@@ -183,7 +174,7 @@ class PodWorker:
         if self.run.failure is None:
             self.run.failure = (reason, message)
             self.run.recorder.normal(self.pod, reason, message)
-        self.run.spawn(self._stop_all())
+        self.run.background.spawn(self._stop_all())
 
     async def _stop_all(self) -> None:
         """Stop what still runs of a finished pod, and note how it ended."""
@@ -273,7 +264,7 @@ class PodWorker:
         """Begin to live: one call to the engine for each container, at once."""
         if self.frozen:
             self.frozen = False
-            thawing = self.run.spawn(self._thaw())
+            thawing = self.run.background.spawn(self._thaw())
             for container in self.containers:
                 container.operation = thawing
         elif self.run.is_set_up:

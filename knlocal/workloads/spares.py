@@ -10,11 +10,10 @@ from what was expected is made anew by the runtime, so a spare can be useless bu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +29,7 @@ from knlocal.resources.base import (
 from knlocal.resources.status import StatusError
 from knlocal.runtime.api import ContainerEvent, EngineUnavailable, RuntimeFailure
 from knlocal.store.store import WriteOptions
+from knlocal.workloads.background import Background, wait_while
 from knlocal.workloads.environment import ConfigError
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podcontrol import pod_from_template, template_hash
@@ -85,7 +85,7 @@ class Spares:
         self._planned: set[Key] = set()
         self._settled: OrderedDict[Key, None] = OrderedDict()
         self._one_at_a_time = asyncio.Semaphore(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("spare")
         self._closed = False
         kubelet.event_listeners.append(self._happened)
         kubelet.engine_changed.append(self._engine_changed)
@@ -130,21 +130,18 @@ class Spares:
         if wanted in self._planned or not self._is_wanted(successor):
             return
         self._planned.add(wanted)
-        self._spawn(self._prepare(key, wanted))
+        self._background.spawn(self._prepare(key, wanted))
 
     async def close(self) -> None:
         """Stop preparing; what stands is left for the next daemon to clear away."""
         self._closed = True
-        if self._tasks:  # what the engine is just doing would be done unseen
-            await asyncio.wait(self._tasks, timeout=3)
-        for task in list(self._tasks):
-            task.cancel()
+        await self._background.close()
         await asyncio.gather(*(spare.worker.close() for spare in self._spares.values()))
 
     @property
     def busy(self) -> bool:
         """Whether a spare is being prepared."""
-        return bool(self._tasks)
+        return self._background.busy
 
     def names(self) -> list[str]:
         """Names of the pods that are held, ready."""
@@ -212,15 +209,15 @@ class Spares:
     async def _until_calm(self, after: Key) -> None:
         """Pods that are wanted now come first, above all those of the Deployment itself."""
         clock = self._node.machine_clock
-        with contextlib.suppress(TimeoutError):
-            async with clock.timeout(_SETTLE_SECONDS):
-                while not _has_its_pods(self._store.find_key(after)):
-                    await clock.sleep(_CALM_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            async with clock.timeout(_PATIENCE_SECONDS):
-                await clock.sleep(_CALM_SECONDS)
-                while any(w.busy and w.ending is None for w in self._kubelet.workers.values()):
-                    await clock.sleep(_CALM_SECONDS)
+        await wait_while(
+            lambda: not _has_its_pods(self._store.find_key(after)),
+            clock, every=_CALM_SECONDS, most=_SETTLE_SECONDS,
+        )  # fmt: skip
+        await clock.sleep(_CALM_SECONDS)
+        await wait_while(
+            lambda: any(w.busy and w.ending is None for w in self._kubelet.workers.values()),
+            clock, every=_CALM_SECONDS, most=_PATIENCE_SECONDS,
+        )  # fmt: skip
 
     def _follow_later(self, key: Key) -> None:
         if not self._closed:
@@ -251,7 +248,7 @@ class Spares:
     def _engine_changed(self, answers: bool) -> None:
         if answers:
             for key, spare in list(self._spares.items()):
-                self._spawn(self._check(key, spare))
+                self._background.spawn(self._check(key, spare))
 
     async def _check(self, key: Key, spare: Spare) -> None:
         """After the engine was away: is it still held?"""
@@ -267,18 +264,6 @@ class Spares:
         after = self._spares[key].after
         self._drop(key)
         self._node.machine_clock.call_later(_AGAIN_SECONDS, self._follow_later, after)
-
-    # -- helpers ------------------------------------------------------------------------------
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="spare")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("spare: %s", error, exc_info=error)
 
 
 def successor_of(deployment: Obj) -> Successor | None:

@@ -9,12 +9,9 @@ under the name and uid it already has, and the engine is called before anything 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
 
 from knlocal.resources.base import (
     Key,
@@ -31,6 +28,7 @@ from knlocal.resources.status import StatusError
 from knlocal.runtime.api import ContainerEvent, RuntimeFailure
 from knlocal.store.store import WriteOptions
 from knlocal.store.watch import WatchEvent
+from knlocal.workloads.background import Background, wait_while
 from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podcontrol import owned, pod_from_template
 from knlocal.workloads.podworker import PodWorker
@@ -85,7 +83,7 @@ class Standbys:
         self._planned_at = 0.0
         self._pausing: Counter[str] = Counter()
         self._one_at_a_time = asyncio.Semaphore(1)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("standby")
         self._closed = False
         self._node.retain = self._retain
         self._node.runtime_labels = self._labels
@@ -179,7 +177,7 @@ class Standbys:
                     and wanted in standby.worker.references
                     and not standby.woken
                 ):
-                    self._spawn(self._refresh(uid, standby))
+                    self._background.spawn(self._refresh(uid, standby))
 
     async def close(self) -> None:
         """Stop preparing; what is prepared stays for the next daemon to clear away."""
@@ -187,17 +185,14 @@ class Standbys:
         await self.spares.close()
         self._unsubscribe()
         self._unsubscribe = _nothing
-        if self._tasks:  # what the engine is just doing would be done unseen
-            await asyncio.wait(self._tasks, timeout=3)
-        for task in list(self._tasks):
-            task.cancel()
+        await self._background.close()
         workers = [s.worker for found in self._waiting.values() for s in found]
         await asyncio.gather(*(worker.close() for worker in workers))
 
     @property
     def busy(self) -> bool:
         """Whether a standby or spare is being prepared or removed."""
-        return bool(self._tasks) or self.spares.busy
+        return self._background.busy or self.spares.busy
 
     def names(self) -> list[str]:
         """Names of the pods that wait, prepared."""
@@ -236,7 +231,7 @@ class Standbys:
     def _prepare_soon(self, key: Key, replica_set: Key, uid: str) -> None:
         if self._closed:
             return
-        self._spawn(self._prepare(key, replica_set, uid))
+        self._background.spawn(self._prepare(key, replica_set, uid))
 
     async def _prepare(self, key: Key, name: Key, uid: str) -> None:
         async with self._one_at_a_time:
@@ -271,10 +266,10 @@ class Standbys:
     async def _until_calm(self) -> None:
         """Pods and services that are wanted now come first; standbys are for later."""
         clock = self._node.machine_clock
-        with contextlib.suppress(TimeoutError):
-            async with clock.timeout(_PATIENCE_SECONDS):
-                while self._kubelet.busy or clock.monotonic() - self._planned_at < _QUIET_SECONDS:
-                    await clock.sleep(_CALM_SECONDS)
+        await wait_while(
+            lambda: self._kubelet.busy or clock.monotonic() - self._planned_at < _QUIET_SECONDS,
+            clock, every=_CALM_SECONDS, most=_PATIENCE_SECONDS,
+        )  # fmt: skip
 
     def _follow_later(self, key: Key) -> None:
         if not self._closed:
@@ -373,7 +368,7 @@ class Standbys:
         for uid, standbys in list(self._waiting.items()):
             for standby in standbys:
                 if not standby.woken:
-                    self._spawn(self._check(uid, standby))
+                    self._background.spawn(self._check(uid, standby))
 
     async def _check(self, uid: str, standby: Standby) -> None:
         """After the engine was away: is the standby still what it was?"""
@@ -401,16 +396,6 @@ class Standbys:
         )
         above = controller_of(replica_set) if replica_set else None
         return {STANDBY_OF: str(above["uid"])} if above else {}
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="standby")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.error("standby: %s", error, exc_info=error)
 
 
 def _nothing() -> None: ...
