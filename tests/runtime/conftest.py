@@ -85,8 +85,14 @@ def pod_of(*containers: ContainerPlan, pod: PodId | None = None, **changes: Any)
 
 
 @pytest.fixture(params=["process", pytest.param("docker", marks=pytest.mark.docker)])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
-    async with kept_house(request.param, tmp_path) as made:
+def engine(request: pytest.FixtureRequest) -> str:
+    """Which runtime; modules about one of them override it."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def house(engine: str, tmp_path: Path) -> AsyncIterator[House]:
+    async with kept_house(engine, tmp_path) as made:
         yield made
 
 

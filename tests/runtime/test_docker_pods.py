@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import textwrap
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from tests.runtime.conftest import (
     events_of,
     eventually,
     get,
-    kept_house,
     logs,
     pod_id,
     pod_of,
@@ -44,14 +42,8 @@ HTTPD = "knlocal-test/httpd:1"
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with kept_house("docker", tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(house: House) -> Runtime:
-    return await house.open()
+def engine() -> str:
+    return "docker"
 
 
 def httpd(**changes: Any) -> ContainerPlan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from knlocal.runtime.api import ContainerPlan, Mount, PodPlan, Runtime
-from tests.runtime.conftest import House, get, kept_house, pod_id, run_to_end, until_state
+from tests.runtime.conftest import House, get, pod_id, run_to_end, until_state
 
 pytestmark = pytest.mark.docker
 
@@ -32,14 +31,8 @@ http.server.HTTPServer(("", 8080), Handler).serve_forever()
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with kept_house("docker", tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(house: House) -> Runtime:
-    return await house.open()
+def engine() -> str:
+    return "docker"
 
 
 def source(folder: Path, text: str) -> Path:

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from tests.runtime.conftest import (
     House,
     eventually,
     get,
-    kept_house,
     logs,
     pod_id,
     pod_of,
@@ -35,14 +33,8 @@ WAIT = "import signal; print('up', flush=True); signal.pause()"
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with kept_house("process", tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(house: House) -> Runtime:
-    return await house.open()
+def engine() -> str:
+    return "process"
 
 
 async def test_an_image_alone_cannot_run_and_the_message_says_what_to_add(runtime: Runtime) -> None:

@@ -21,12 +21,17 @@ from knlocal.resources.core.kinds import KINDS
 from knlocal.resources.kinds import KindRegistry
 from knlocal.runtime.api import Runtime
 from knlocal.store.store import Store
+from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
+from knlocal.workloads.replicasets import ReplicaSetController
+from knlocal.workloads.standby import Standbys
 from knlocal.workloads.volumes import remove_all_volumes
 
 IMAGE = "knlocal-test/python:3"
 POD = GroupKind("", "Pod")
 DEADLINE = 30.0
+
+MakeControllers = Callable[[Kubelet], list[Controller]]
 
 #: A server that says hello, with switches for what tests need. Answers /healthz with 503 while
 #: the file named by its query exists.
@@ -221,9 +226,34 @@ def virtual_clock(clock: Clock) -> VirtualClock:
 
 
 @pytest.fixture
-def make_controllers() -> Callable[[Kubelet], list[Controller]]:
+def make_controllers() -> MakeControllers:
     """Controllers beside the kubelet; tests of other modules override it."""
     return lambda kubelet: []
+
+
+class Found:
+    """What a test of `with_standbys` reaches for."""
+
+    standbys: Standbys
+
+
+@pytest.fixture
+def found() -> Found:
+    return Found()
+
+
+@pytest.fixture
+def with_standbys(found: Found) -> MakeControllers:
+    """Deployments and ReplicaSets, with pods in waiting."""
+
+    def make(kubelet: Kubelet) -> list[Controller]:
+        found.standbys = Standbys(kubelet)
+        return [
+            DeploymentController(kubelet.store, found.standbys),
+            ReplicaSetController(kubelet.store, found.standbys),
+        ]
+
+    return make
 
 
 @pytest.fixture
@@ -231,7 +261,7 @@ async def cluster(
     runtime: Runtime,
     clock: Clock,
     tmp_path: Path,
-    make_controllers: Callable[[Kubelet], list[Controller]],
+    make_controllers: MakeControllers,
 ) -> AsyncIterator[Cluster]:
     store = Store(KindRegistry(KINDS), clock)
     async with run_cluster(store, runtime, tmp_path, make_controllers) as found:
@@ -247,7 +277,7 @@ class run_cluster:
         store: Store,
         runtime: Runtime,
         folder: Path,
-        make_controllers: Callable[[Kubelet], list[Controller]] = lambda kubelet: [],
+        make_controllers: MakeControllers = lambda kubelet: [],
     ) -> None:
         kubelet = Kubelet(store, runtime, folder / "node")
         self.manager = Manager(store)

@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from knlocal.control.controller import Controller
 from knlocal.resources.base import GroupKind, Obj, is_deleting, status_of
-from knlocal.workloads.deployments import DeploymentController
-from knlocal.workloads.kubelet import Kubelet
-from knlocal.workloads.replicasets import ReplicaSetController
-from knlocal.workloads.standby import Standbys
-from tests.workloads.conftest import SERVER, Cluster, is_ready
+from tests.workloads.conftest import SERVER, Cluster, Found, MakeControllers, is_ready
 
 DEPLOYMENT = GroupKind("apps", "Deployment")
 REPLICA_SET = GroupKind("apps", "ReplicaSet")
 POD = GroupKind("", "Pod")
 
 
-class Found:
-    standbys: Standbys
-
-
 @pytest.fixture
-def found() -> Found:
-    return Found()
-
-
-@pytest.fixture
-def make_controllers(found: Found) -> Callable[[Kubelet], list[Controller]]:
-    def make(kubelet: Kubelet) -> list[Controller]:
-        found.standbys = Standbys(kubelet)
-        return [
-            DeploymentController(kubelet.store, found.standbys),
-            ReplicaSetController(kubelet.store, found.standbys),
-        ]
-
-    return make
+def make_controllers(with_standbys: MakeControllers) -> MakeControllers:
+    return with_standbys
 
 
 def deployment(cluster: Cluster, replicas: int = 1, **extra: Any) -> Obj:

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 
 from knlocal.clock import SystemClock
-from knlocal.control.controller import Controller
 from knlocal.resources.base import GroupKind, Obj
 from knlocal.runtime.api import PodId, PodState
-from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
-from knlocal.workloads.replicasets import ReplicaSetController
-from knlocal.workloads.standby import Standbys
-from tests.workloads.conftest import DEADLINE, POD, Cluster, container_status
+from tests.workloads.conftest import (
+    DEADLINE,
+    POD,
+    Cluster,
+    Found,
+    MakeControllers,
+    container_status,
+)
 from tests.workloads.test_deployments import (
     DEPLOYMENT,
-    Found,
     complete,
     deployment,
     live,
@@ -46,20 +48,8 @@ http.server.HTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
 
 
 @pytest.fixture
-def found() -> Found:
-    return Found()
-
-
-@pytest.fixture
-def make_controllers(found: Found) -> Callable[[Kubelet], list[Controller]]:
-    def make(kubelet: Kubelet) -> list[Controller]:
-        found.standbys = Standbys(kubelet)
-        return [
-            DeploymentController(kubelet.store, found.standbys),
-            ReplicaSetController(kubelet.store, found.standbys),
-        ]
-
-    return make
+def make_controllers(with_standbys: MakeControllers) -> MakeControllers:
+    return with_standbys
 
 
 async def real(condition: Callable[[], Any]) -> Any:

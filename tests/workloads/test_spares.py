@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from knlocal.clock import SystemClock
-from knlocal.control.controller import Controller
 from knlocal.resources.base import GroupKind, Obj, copy, uid_of
 from knlocal.resources.core.kinds import KINDS
 from knlocal.resources.kinds import KindRegistry
 from knlocal.runtime.api import PodId, PodPlan, Runtime
 from knlocal.store.store import Store
-from knlocal.workloads.deployments import DeploymentController
-from knlocal.workloads.kubelet import Kubelet
-from knlocal.workloads.replicasets import ReplicaSetController
 from knlocal.workloads.standby import Standbys
-from tests.workloads.conftest import IMAGE, Cluster, is_ready, run_cluster
+from tests.workloads.conftest import IMAGE, Cluster, Found, MakeControllers, is_ready, run_cluster
 
 pytestmark = pytest.mark.docker
 
@@ -122,25 +117,9 @@ def engine() -> str:
     return "docker"
 
 
-class Found:
-    standbys: Standbys
-
-
 @pytest.fixture
-def found() -> Found:
-    return Found()
-
-
-@pytest.fixture
-def make_controllers(found: Found) -> Callable[[Kubelet], list[Controller]]:
-    def make(kubelet: Kubelet) -> list[Controller]:
-        found.standbys = Standbys(kubelet)
-        return [
-            DeploymentController(kubelet.store, found.standbys),
-            ReplicaSetController(kubelet.store, found.standbys),
-        ]
-
-    return make
+def make_controllers(with_standbys: MakeControllers) -> MakeControllers:
+    return with_standbys
 
 
 @pytest.fixture
@@ -272,7 +251,7 @@ async def test_where_nothing_can_be_held_it_is_tried_once_for_each_save(
 
 async def test_a_later_daemon_clears_away_what_an_earlier_one_held(
     runtime: Runtime, found: Found, tmp_path: Path,
-    make_controllers: Callable[[Kubelet], list[Controller]],
+    make_controllers: MakeControllers,
 ) -> None:  # fmt: skip
     store = Store(KindRegistry(KINDS), SystemClock())
     async with run_cluster(store, runtime, tmp_path, make_controllers) as cluster:
@@ -290,7 +269,7 @@ async def test_a_later_daemon_clears_away_what_an_earlier_one_held(
 
 async def test_shutting_down_leaves_no_spare(
     runtime: Runtime, found: Found, tmp_path: Path,
-    make_controllers: Callable[[Kubelet], list[Controller]],
+    make_controllers: MakeControllers,
 ) -> None:  # fmt: skip
     store = Store(KindRegistry(KINDS), SystemClock())
     async with run_cluster(store, runtime, tmp_path, make_controllers) as cluster:
