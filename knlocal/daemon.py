@@ -216,7 +216,8 @@ class Daemon:
 
         taken = await take(
             external, wanted.host, wanted.port,
-            where="knlocal.toml: [gateway] port", asked_for="port" in wanted.model_fields_set,
+            where="knlocal.toml: [gateway] port (or --port)",
+            asked_for="port" in wanted.model_fields_set,
         )  # fmt: skip
         self.external_port = taken.port
         if taken.note:

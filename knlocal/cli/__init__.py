@@ -73,7 +73,8 @@ class Commands(click.Group):
 
 EPILOG = (
     "Exit codes: 0 done, 1 could not be done, 2 wrong command line or project files, "
-    "3 the project is not up, 4 not found, 5 took too long, 130 interrupted."
+    "3 the project is not up, 4 not found, 5 took too long, "
+    "70 a bug in knlocal, 130 interrupted."
 )
 
 

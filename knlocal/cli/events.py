@@ -70,8 +70,10 @@ def events_command(
     """List the events that passed brokers and channels."""
     query = _query(how)
     writer = record.open("wb") if record else None
+    count = 0
     try:
         for entry in _entries(context, query, last, follow, outcomes=writer is None):
+            count += 1
             if writer is not None:
                 writer.write(orjson.dumps(_line(entry)) + b"\n")
                 writer.flush()
@@ -85,6 +87,10 @@ def events_command(
     finally:
         if writer is not None:
             writer.close()
+    if record:
+        note(f"{count} {'event' if count == 1 else 'events'} in {record}")
+    elif not count and not follow:
+        note("no such event passed here" if query else "no event passed here yet")
     return Exit.OK
 
 

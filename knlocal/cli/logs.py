@@ -13,6 +13,7 @@ import orjson
 from knlocal.cli.client import Client
 from knlocal.cli.context import Context, is_terminal, namespace_option, note, pass_context
 from knlocal.cli.exits import CliError, Exit
+from knlocal.project.errors import did_you_mean
 
 if TYPE_CHECKING:
     from knlocal.resources.base import Obj
@@ -61,6 +62,7 @@ def logs_command(
     for pod in pods["items"]:
         view.add(pod)
     if not follow:
+        _check_container(pods["items"], container)
         if not pods["items"]:
             note(f"no pods of {name} run now" if name else f"no pods run in {place}")
         return view.drain()
@@ -86,6 +88,15 @@ def _selector(client: Client, name: str | None, place: str) -> tuple[str, str]:
         raise CliError(f"{resource.plural} have no logs", Exit.USAGE)
     client.request("GET", resource.path(place, wanted))  # NotFound in the API's words
     return f"{label}={wanted}", ""
+
+
+def _check_container(pods: list[Obj], container: str | None) -> None:
+    """A container that no pod has would print nothing, as one that is silent does."""
+    names = {c["name"] for pod in pods for c in pod["spec"]["containers"]} - {"queue-proxy"}
+    names |= {c["name"] for pod in pods for c in pod["spec"].get("initContainers") or ()}
+    if container and pods and container not in {*names, "queue-proxy"}:
+        hint = did_you_mean(container, names, "containers")
+        raise CliError(f"no pod here has a container {container!r}", Exit.NOT_FOUND, hint)
 
 
 def _seconds(text: str) -> int:

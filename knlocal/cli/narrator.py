@@ -55,7 +55,8 @@ class Narrator:
     """Fed with every change, in order; says only what is new to a reader."""
 
     _services: dict[str, _Service] = field(default_factory=dict)
-    _revisions: dict[str, str] = field(default_factory=dict)
+    _starting: dict[str, str] = field(default_factory=dict)
+    """By Revision that is neither ready nor failed: its Service; "" once that was told."""
     _others: dict[str, str] = field(default_factory=dict)
     _restarts: dict[str, int] = field(default_factory=dict)
     _unhealthy: dict[str, str] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Narrator:
         elif kind == POD:
             yield from self._pod(event)
         elif kind == EVENT:
-            self._probe_failure(event.obj)
+            yield from self._probe_failure(event.obj)
         elif kind.group in TOLD_GROUPS and not event.obj["metadata"].get("ownerReferences"):
             yield from self._other(event)
 
@@ -116,11 +117,14 @@ class Narrator:
         place, name = _place(obj), obj["metadata"]["name"]
         service = labels_of(obj).get(f"{SERVING}/service", name)
         if event.type == "DELETED":
-            self._revisions.pop(place, None)
+            self._starting.pop(place, None)
             return
         if event.type == "ADDED" and self._known_service(obj, service).serving:
             yield Line(service, f"new revision {name}")
-        self._revisions[place] = readiness(obj)[0]
+        if readiness(obj)[0] == "Unknown":
+            self._starting.setdefault(place, service)
+        else:
+            self._starting.pop(place, None)
 
     def _known_service(self, child: Obj, service: str) -> _Service:
         place = f"{child['metadata'].get('namespace')}/{service}"
@@ -169,12 +173,20 @@ class Narrator:
                 )
             self._restarts[key] = count
 
-    def _probe_failure(self, event: Obj) -> None:
+    def _probe_failure(self, event: Obj) -> Iterator[Line]:
         """That time ran out says little; that nobody listened on the port says all."""
-        if event.get("reason") == "Unhealthy":
-            pod = str((event.get("involvedObject") or {}).get("name") or "")
-            deployment = pod.rsplit("-", 2)[0]
-            self._unhealthy[deployment] = str(event.get("message") or "").strip()
+        if event.get("reason") != "Unhealthy":
+            return
+        pod = str((event.get("involvedObject") or {}).get("name") or "")
+        deployment = pod.rsplit("-", 2)[0]
+        why = str(event.get("message") or "").strip()
+        self._unhealthy[deployment] = why
+        revision = deployment.removesuffix("-deployment")
+        place = f"{event['metadata'].get('namespace', '')}/{revision}"
+        if int(event.get("count") or 1) > 1 and (service := self._starting.get(place)):
+            self._starting[place] = ""
+            asks = "; does it listen on $PORT?" if "connection refused" in why else ""
+            yield Line(service, f"{revision} is still starting: {why}{asks}", "bad")
 
     # -- everything else ----------------------------------------------------------------------
 

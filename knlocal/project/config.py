@@ -50,6 +50,14 @@ def load(path: Path) -> Settings:
     return parse(text, name, path.resolve().parent)
 
 
+def line_of(root: Path, *path: str) -> int:
+    """The line of knlocal.toml that says what is at `path`; 0 when it cannot be told."""
+    try:
+        return _Lines((root / FILE_NAME).read_text("utf-8")).find(path)
+    except (OSError, ValueError):
+        return 0
+
+
 def peek(path: Path) -> Project:
     """`[project]` of a file whatever else is wrong with it: enough to find its daemon."""
     try:
@@ -134,6 +142,9 @@ def _problem(name: str, data: Any, lines: _Lines, detail: Mapping[str, Any]) -> 
         )
     if kind == "value_error":
         what = str(context.get("error", what))
+        key, colon, _ = what.partition(": ")
+        if colon and lines.has((*path, key)):  # it is about one key of the table
+            path, what = (*path, key), what.removeprefix(f"{key}: ")
     elif kind == "literal_error":
         options = re.findall(r"'([^']*)'", context["expected"])
         what = f"must be {_one_of(options)}, not {given!r}"
@@ -292,6 +303,7 @@ class _Lines:
         for number, line in enumerate(text.splitlines(), 1):
             if header := re.match(r"^\s*(\[\[?)([^\]]+)\]", line):
                 table = tuple(_keys(header.group(2)))
+                self._at.setdefault(table[:1], number)
                 if header.group(1) == "[[":
                     counts[table] = counts.get(table, -1) + 1
                     table = (*table, counts[table])
@@ -302,6 +314,9 @@ class _Lines:
                 path = (*table, *_keys(key.group(1)))
                 for end in range(len(table) + 1, len(path) + 1):
                     self._at.setdefault(path[:end], number)
+
+    def has(self, path: Path_) -> bool:
+        return path in self._at
 
     def find(self, path: Path_) -> int:
         """The line of the longest part of `path` that stands in the file; 0 when none does."""

@@ -230,4 +230,5 @@ def _shape_problems(manifest: Manifest) -> Iterator[Problem]:
 
 
 def _told(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:40]!r}"
+    word = {str: "the text", bool: "the truth value", int: "the number", float: "the number"}
+    return f"{word.get(type(value), 'the value')} {str(value)[:40]!r}"

@@ -24,6 +24,7 @@ from knlocal.build.ignore import Ignore, from_gitignore, read
 from knlocal.build.node import must_build
 from knlocal.build.recipes import NotASource, Options, Recipe, recognise
 from knlocal.build.snapshots import Snapshots, SourceChanged
+from knlocal.project.config import FILE_NAME, line_of
 from knlocal.project.debugging import debugged
 from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Home
@@ -148,15 +149,16 @@ class Sources:
         if build.context:
             folder = (self.settings.root / build.context).resolve()
         if not folder.is_dir():
-            raise ProjectError(
-                Problem("knlocal.toml", f"no such folder: {want.table.source}", f"{where} source")
-            )
+            line = line_of(self.settings.root, "services", want.service, "source")
+            what = f"no such folder: {want.table.source}"
+            raise ProjectError(Problem(FILE_NAME, what, f"{where} source", line=line))
         try:
             recipe = recognise(folder, self._options(build, debug=self._is_debugged(want)))
         except NotASource as error:
             if not want.table.run:
                 hint = 'or say how: run = "…"' if "nothing here" in str(error) else ""
-                raise ProjectError(Problem("knlocal.toml", str(error), where, hint)) from None
+                line = line_of(self.settings.root, "services", want.service)
+                raise ProjectError(Problem(FILE_NAME, str(error), where, hint, line)) from None
             recipe = Recipe("command", None)
         if want.table.run:
             recipe = replace(recipe, run=tuple(want.table.run))

@@ -18,11 +18,17 @@ from knlocal.eventing.dispatcher import Deliver
 from knlocal.eventing.subscription import Answer, Subscription
 from knlocal.events import Event
 from knlocal.gateway import Handler, Request
+from knlocal.resources.base import GroupKind
 from knlocal.testing.matching import seconds
 
 if TYPE_CHECKING:
     from knlocal.testing.host import Host
     from knlocal.testing.project import LocalProject
+
+SERVICE = GroupKind("serving.knative.dev", "Service")
+ROUTE = GroupKind("serving.knative.dev", "Route")
+TRIGGER = GroupKind("eventing.knative.dev", "Trigger")
+SUBSCRIPTION = GroupKind("messaging.knative.dev", "Subscription")
 
 What = Literal["delay", "fail", "drop", "duplicate", "reorder"]
 
@@ -90,7 +96,10 @@ class Edge:
 
 
 class Faults:
-    """`project.faults`. The same seed and the same order of events give the same faults."""
+    """`project.faults`. The same seed and the same order of events give the same faults.
+
+    A fault on something the project does not have would never strike: such a name fails at once.
+    """
 
     def __init__(self, project: LocalProject, seed: int) -> None:
         self.seed = seed
@@ -101,20 +110,21 @@ class Faults:
     def service(self, name: str) -> Edge:
         """Requests to a service through the gateway, whoever sends them. Events that are dropped
         break the connection; duplicate and reorder have no meaning here."""
-        return self._edge(f"service {self._project.namespace}/{name}")
+        return self._edge(name, SERVICE, ROUTE)
 
     def trigger(self, name: str) -> Edge:
         """Deliveries of a trigger."""
-        return self._edge(f"trigger {self._project.namespace}/{name}")
+        return self._edge(name, TRIGGER)
 
     def subscription(self, name: str) -> Edge:
         """Deliveries of a channel's subscription."""
-        return self._edge(f"subscription {self._project.namespace}/{name}")
+        return self._edge(name, SUBSCRIPTION)
 
     def kill_pod(self, service: str) -> int:
         """Delete every pod of a service at once, without grace; returns how many there were."""
         project = self._project
         store = project.daemon.store
+        project.check(service, project.namespace, SERVICE)
         pods = [
             pod
             for pod in store.list(project.POD, project.namespace)
@@ -133,8 +143,11 @@ class Faults:
         """End all faults."""
         self._edges.clear()
 
-    def _edge(self, name: str) -> Edge:
-        return self._edges.setdefault(name, Edge(name))
+    def _edge(self, name: str, *kinds: GroupKind) -> Edge:
+        place = self._project.namespace
+        self._project.check(name, place, *kinds)
+        known_as = f"{kinds[0].kind.lower()} {place}/{name}"
+        return self._edges.setdefault(known_as, Edge(known_as))
 
     def __str__(self) -> str:
         lines = [f"{e.name}: {fault}" for e in self._edges.values() for fault in e.faults]

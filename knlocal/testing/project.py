@@ -185,11 +185,15 @@ class LocalProject:
 
     def check_service(self, place: str, name: str) -> None:
         """A misspelt name must not pass for a service that answers 404."""
+        self.check(name, place, SERVICE, ROUTE)
+
+    def check(self, name: str, place: str, *kinds: GroupKind) -> None:
+        """Fail, and name what there is, when no object of these kinds is called `name`."""
         store = self.daemon.store
-        if all(store.find(kind, place, name) is None for kind in (SERVICE, ROUTE)):
-            names = [obj["metadata"]["name"] for obj in store.list(SERVICE, place)]
+        if all(store.find(kind, place, name) is None for kind in kinds):
+            names = [obj["metadata"]["name"] for obj in store.list(kinds[0], place)]
             hint = did_you_mean(name, names, "there are") or "there is none"
-            raise AssertionError(f"no service {name!r} in this project; {hint}")
+            raise AssertionError(f"no {kinds[0].kind.lower()} {name!r} in this project; {hint}")
 
     def sink(self) -> Sink:
         """A new HTTP subscriber, closed with the project."""

@@ -10,8 +10,7 @@ class Hello(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        greeting = os.environ.get("GREETING", "Hello")
-        body = f"{greeting} from {os.environ.get('K_REVISION', 'nowhere')}\n".encode()
+        body = f"Hello from {os.environ.get('K_REVISION', 'nowhere')}\n".encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))

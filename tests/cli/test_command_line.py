@@ -56,6 +56,13 @@ def test_a_folder_without_a_project_is_told_how_to_make_one(
     assert "`knlocal init` makes one" in capsys.readouterr().err
 
 
+def test_what_env_sets_can_be_undone(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert knlocal(project, "env", "--unset") == Exit.OK
+    unset = capsys.readouterr().out.split()
+    assert unset[0] == "unset"
+    assert {"KUBECONFIG", "KNLOCAL_GATEWAY", "SYSTEM_NAMESPACE"} <= set(unset)
+
+
 @pytest.mark.parametrize("command", [["get"], ["logs"], ["invoke", "x"], ["env"], ["kubeconfig"]])
 def test_without_a_daemon_the_exit_code_is_3(
     command: list[str], project: Path, capsys: pytest.CaptureFixture[str]

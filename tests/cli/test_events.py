@@ -54,6 +54,12 @@ def cli(folder: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
     return Cli(folder, capsys)
 
 
+def test_that_no_event_matches_is_said(cli: Cli) -> None:
+    assert cli("events", "--type", "nobody.sends.this") == Exit.OK
+    assert cli.out == ""
+    assert "no such event passed here" in cli.err
+
+
 def test_a_sent_event_can_be_explained(cli: Cli) -> None:
     assert cli("send", "broker:default", "-t", "order.created", "-d", '{"n": 1}', "--id", "a") == 0
     assert "a  accepted by broker:default (202)" in cli.out

@@ -144,6 +144,27 @@ def test_a_service_that_never_listened_is_told_with_its_last_failed_probe() -> N
     assert row[2] == 'no: ReplicaSet "r" has timed out progressing'
 
 
+def test_a_program_that_does_not_listen_is_told_once_while_it_is_waited_for() -> None:
+    narrator = Narrator()
+    refused = "Readiness probe failed: dial tcp 10.0.0.2:8080: connect: connection refused"
+    event = owned("v1", "Event", "e", {}) | {"reason": "Unhealthy", "message": refused}
+    event["involvedObject"] = {"kind": "Pod", "name": "a-1-deployment-6d5f-x8z2k"}
+    revision = owned("serving.knative.dev/v1", "Revision", "a-1", {})
+    told(narrator, revision)
+    assert told(narrator, event) == []
+    assert told(narrator, event | {"count": 2}, revision, event | {"count": 3})[:1] == [
+        f"a: a-1 is still starting: {refused}; does it listen on $PORT?"
+    ]
+
+
+def test_the_probes_of_a_pod_that_is_ready_are_not_told() -> None:
+    narrator = Narrator()
+    event = owned("v1", "Event", "e", {}) | {"reason": "Unhealthy", "message": "m", "count": 9}
+    event["involvedObject"] = {"kind": "Pod", "name": "a-1-deployment-6d5f-x8z2k"}
+    ready = {"conditions": [condition("True")]}
+    assert told(narrator, owned("serving.knative.dev/v1", "Revision", "a-1", ready), event) == []
+
+
 def test_a_service_that_tries_again_after_a_failure_is_not_said_to_fail_meanwhile() -> None:
     narrator = Narrator()
     told(narrator, service("False", "it failed", serving=""))

@@ -22,6 +22,7 @@ def test_a_project_comes_up_answers_and_leaves_nothing_behind(knlocal: Knlocal) 
     assert knlocal.out("invoke", "hello") == "hello hello-00001\n"
     assert knlocal.out("get", "-o", "name") == "service.serving.knative.dev/hello\n"
     knlocal.until(lambda: "got /" in knlocal.out("logs", "hello"))
+    assert "'nope'" in knlocal("logs", "hello", "-c", "nope", code=4).stderr
     assert "hello-00001" in knlocal.out("describe", "hello")
     assert "100%" in knlocal.out("traffic", "hello")
     assert knlocal.left()

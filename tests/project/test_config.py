@@ -100,6 +100,16 @@ def test_traffic_that_does_not_add_up_is_refused(traffic: str, said: str) -> Non
     assert said in problems(f"[services.a]\nimage='x'\ntraffic={traffic}")
 
 
+def test_a_table_that_there_is_not_is_shown_with_its_line() -> None:
+    said = problems("[project]\nname='x'\n[service.a]\nimage='x'\n")
+    assert said.startswith("knlocal.toml:3: unknown key 'service'")
+
+
+def test_what_is_about_one_key_of_a_table_is_shown_with_its_line() -> None:
+    said = problems("[services.a]\nimage='x'\ntraffic=[{percent=30}]\n")
+    assert said.startswith("knlocal.toml:3: [services.a] traffic: the percentages add up to 30")
+
+
 def test_broken_toml_is_shown_with_its_line() -> None:
     said = problems("[project]\nname = 'x'\n[services.a\nimage = 'x'\n")
     assert said.startswith("knlocal.toml:3: not valid TOML")

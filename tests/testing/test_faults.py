@@ -111,3 +111,19 @@ def test_a_recording_can_be_replayed(knlocal, sink, bound, tmp_path) -> None:
     golden.check()
     golden.replay()
     sink.expect(type="order.created", data={"id": 1})
+
+
+@pytest.mark.parametrize("kind", ["service", "trigger", "subscription"])
+def test_a_fault_on_what_there_is_not_is_refused(knlocal, kind) -> None:
+    with pytest.raises(AssertionError, match=f"no {kind} 'nobody' in this project; there"):
+        getattr(knlocal.faults, kind)("nobody")
+
+
+def test_a_misspelt_trigger_is_answered_with_the_right_one(knlocal, bound) -> None:
+    with pytest.raises(AssertionError, match="no trigger 'to-snik'.*did you mean 'to-sink'"):
+        knlocal.faults.trigger("to-snik")
+
+
+def test_pods_of_no_service_cannot_be_killed(knlocal) -> None:
+    with pytest.raises(AssertionError, match="no service 'nobody'"):
+        knlocal.faults.kill_pod("nobody")
