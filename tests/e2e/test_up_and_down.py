@@ -196,7 +196,9 @@ def test_two_projects_run_beside_each_other(local: Knlocal, tmp_path: Path) -> N
             one.write(port="")  # both want the usual port
             one("up", "-d")
         assert local.card["gateway"] != second.card["gateway"]
-        assert any("is held by another knlocal in" in note for note in second.card["notes"])
+        # Unless a program that is none of ours had it before.
+        holder = "another knlocal in" if local.card["gateway"].endswith(":8080") else ""
+        assert any(f"port 8080 is held by {holder}" in note for note in second.card["notes"])
         assert local.out("invoke", "hello") == second.out("invoke", "hello")
 
 
