@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +14,11 @@ from tests.conformance.test_runtime_requests import open_websocket
 pytestmark = pytest.mark.docker
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 ONE = {"autoscaling.knative.dev/min-scale": "1"}
+
+
+def log_of(cluster: Cluster, pod: dict[str, Any]) -> str:
+    """What the serving container has written."""
+    return str(cluster.get(f"{PODS}/{pod['metadata']['name']}/log?container=user-container"))
 
 
 def test_a_ready_service_answers_at_once(cluster: Cluster) -> None:
@@ -33,8 +37,7 @@ def test_http_readiness_with_a_query_on_the_serving_port(cluster: Cluster) -> No
     )
     assert cluster.call(made["status"]["url"]).status == 200
     (pod,) = cluster.pods(made["metadata"]["name"])
-    said = cluster.get(f"{PODS}/{pod['metadata']['name']}/log?container=user-container")
-    assert "probe /healthz?deep=yes" in said
+    assert "probe /healthz?deep=yes" in log_of(cluster, pod)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +76,12 @@ def test_a_probe_that_never_passes_fails_the_revision_after_the_deadline(cluster
     revision = cluster.ready(path, "False")
     assert condition(revision)["reason"] == "ProgressDeadlineExceeded"
     assert condition(revision, "ResourcesAvailable")["status"] == "False"
-    got = cluster.ready(f"{SERVING}/services/{called}", "False")
-    assert condition(got, "ConfigurationsReady")["reason"] == "RevisionFailed"
-    assert condition(got, "RoutesReady")["reason"] == "RevisionMissing"
+    for kind, reason in (
+        ("ConfigurationsReady", "RevisionFailed"),
+        ("RoutesReady", "RevisionMissing"),
+    ):
+        got = cluster.ready(f"{SERVING}/services/{called}", "False", kind)
+        assert condition(got, kind)["reason"] == reason
     cluster.must("DELETE", f"{SERVING}/services/{called}")
 
 
@@ -166,12 +172,10 @@ def test_an_image_that_does_not_exist_says_so_in_the_service(cluster: Cluster) -
     cluster.create_service(service(called, container={"image": image}))
     got = cluster.ready(f"{SERVING}/configurations/{called}", "False")
     assert condition(got)["reason"] == "RevisionFailed"
-    revision = cluster.get(f"{SERVING}/revisions/{called}-00001")
-    assert condition(revision)["status"] == "False"
+    revision = cluster.ready(f"{SERVING}/revisions/{called}-00001", "False")
     assert condition(revision)["reason"]
-    service_now = cluster.get(f"{SERVING}/services/{called}")
-    assert condition(service_now, "ConfigurationsReady")["status"] == "False"
-    route = cluster.get(f"{SERVING}/routes/{called}")
+    cluster.ready(f"{SERVING}/services/{called}", "False", "ConfigurationsReady")
+    route = cluster.ready(f"{SERVING}/routes/{called}", "False")
     assert condition(route)["reason"] == "RevisionMissing"
 
 
@@ -201,7 +205,7 @@ def test_requests_in_flight_end_before_the_container_does(cluster: Cluster) -> N
     (pod,) = cluster.pods(called)
     with ThreadPoolExecutor(2) as many:
         answers = [many.submit(cluster.call, url, f"/sleep?ms={ms}") for ms in (3000, 5000)]
-        time.sleep(1)  # the requests are inside by then
+        cluster.until(lambda: log_of(cluster, pod).count("sleeps") == 2)
         cluster.must("DELETE", f"{PODS}/{pod['metadata']['name']}")
         assert [a.result().text for a in answers] == [
             "Slept for 3000 milliseconds", "Slept for 5000 milliseconds",
@@ -215,7 +219,8 @@ def test_requests_in_flight_outlive_their_service(cluster: Cluster) -> None:
     called = made["metadata"]["name"]
     with ThreadPoolExecutor(1) as many:
         answer = many.submit(cluster.call, made["status"]["url"], "/sleep?ms=4000")
-        time.sleep(1)
+        (pod,) = cluster.pods(called)
+        cluster.until(lambda: "sleeps" in log_of(cluster, pod))
         cluster.must("DELETE", f"{SERVING}/services/{called}")
         assert answer.result().text == "Slept for 4000 milliseconds"
     cluster.until(lambda: not cluster.pods(called))

@@ -6,7 +6,8 @@ GET /               `Hello <TARGET>!`
 GET /info           environment, arguments, users, limits, mounts and the request itself, as JSON
 GET /files?path=…   for each path: mode, kind, link target, whether it can be read and written
 GET /cat?path=…     the content of a file;  /ls?path=…  the names in a folder
-GET /sleep?ms=…&after=…   sleeps; `after`: first byte at once, then as many milliseconds
+GET /sleep?ms=…&after=…   says so in the log, and sleeps; `after`: first byte at once, then as many
+                    milliseconds
 GET /busy?ms=…      500 when another request is inside at the same time
 GET /bloat?mb=…     holds that much memory
 GET /call?url=…&host=…    what another address answers
@@ -115,6 +116,7 @@ class Handler(BaseHTTPRequestHandler):
     def get_sleep(self) -> None:
         wait = int(self.query.get("ms", ["0"])[0])
         after = int(self.query.get("after", ["0"])[0])
+        print("sleeps", self.path, flush=True)
         time.sleep(wait / 1000)
         body = f"Slept for {wait + after} milliseconds".encode()
         self.send_response(200)
