@@ -21,6 +21,7 @@ from knlocal.resources.base import (
     GroupKind,
     Key,
     Obj,
+    copy,
     is_deleting,
     key_of,
     labels_of,
@@ -240,14 +241,14 @@ class LocalProject:
         keys = [self._key(manifest.obj) for manifest in found]
         if ready:
             self.wait_ready(*keys, within=within)
-        return [self.daemon.store.get(k.group_kind, k.namespace, k.name) for k in keys]
+        return [copy(self.daemon.store.get(k.group_kind, k.namespace, k.name)) for k in keys]
 
     def _manifests(self, item: Obj | str | Path) -> Sequence[Manifest]:
         if isinstance(item, Path):
             return manifests.load([str(item)], self.folder)
         if isinstance(item, str):
             return manifests.parse(item, "<test>")
-        return [Manifest(item, "<test>", 1)]
+        return [Manifest(_as_written(item), "<test>", 1)]
 
     async def _apply(self, found: Sequence[Manifest]) -> None:
         target = StoreTarget(self.daemon.store)
@@ -265,12 +266,13 @@ class LocalProject:
         )  # fmt: skip
 
     def get(self, kind: str, name: str, namespace: str = "") -> Obj:
-        """An object by a word that kubectl would take for its kind ("ksvc", "trigger")."""
+        """An object by a word that kubectl would take for its kind ("ksvc", "trigger"). It may be
+        changed, and applied again."""
         found = self.daemon.store.registry.by_name(kind)
         if not found:
             raise LookupError(f"no kind is called {kind!r}")
         place = (namespace or self.namespace) if found[0].namespaced else ""
-        return self.daemon.store.get(found[0].group_kind, place, name)
+        return copy(self.daemon.store.get(found[0].group_kind, place, name))
 
     def delete(self, kind: str, name: str, namespace: str = "") -> None:
         """Delete an object; what it owns goes with it."""
@@ -317,6 +319,20 @@ class LocalProject:
         condition = find_condition(self.daemon.store.find_key(key)) or {}
         words = (condition.get("reason"), condition.get("message"))
         return f"{key}: " + (": ".join(word for word in words if word) or "no Ready condition yet")
+
+
+#: What the store writes into metadata. Said by a test that applies an object which it got, it would
+#: make a conflict of any status that was written meanwhile.
+_STORED = ("resourceVersion", "uid", "generation", "creationTimestamp", "managedFields")
+
+
+def _as_written(obj: Obj) -> Obj:
+    """An object as its author would write it, though it may come from the store."""
+    written = copy(obj)
+    written.pop("status", None)
+    for name in _STORED:
+        written.get("metadata", {}).pop(name, None)
+    return written
 
 
 def _settings(folder: Path, host: Host, namespace: str) -> Settings:

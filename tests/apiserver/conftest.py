@@ -167,6 +167,7 @@ async def api(tmp_path: Path, pods: PodAccess | None) -> AsyncIterator[Api]:
     await server.start()
     garbage.start()
     await manager.start()
+    await manager.settled()  # what namespaces come with is there
     write_kubeconfig(tmp_path / "kubeconfig", server.kubeconfig())
     trust = ssl.create_default_context(cadata=server.authority.pem.decode())
     async with aiohttp.ClientSession(

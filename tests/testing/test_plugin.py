@@ -60,6 +60,19 @@ def test_tests_do_not_see_each_others_objects(knlocal, sink) -> None:
     assert knlocal.get("trigger", "to-sink")["metadata"]["namespace"] == knlocal.namespace
 
 
+def test_an_object_that_was_got_can_be_changed_and_applied_again(knlocal, sink) -> None:
+    knlocal.apply(trigger(sink))
+    other = knlocal.sink()
+    changed = knlocal.get("trigger", "to-sink")
+    changed["spec"]["subscriber"] = {"uri": other.url}
+    assert knlocal.get("trigger", "to-sink")["spec"]["subscriber"] == {"uri": sink.url}
+    (applied,) = knlocal.apply(changed)
+    assert applied["status"]["subscriberUri"] == other.url
+    knlocal.events.send(type="order.created")
+    other.expect(type="order.created")
+    assert sink.events == []
+
+
 def test_back_off_takes_no_time(knlocal, sink) -> None:
     knlocal.apply(trigger(sink, retry=5, backoffPolicy="linear", backoffDelay="PT1H"))
     sink.answers(503, 503, 202)
