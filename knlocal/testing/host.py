@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from knlocal.clock import TravelClock
+from knlocal.clock import SystemClock, TravelClock
 from knlocal.daemon import Daemon
 from knlocal.project import config
 from knlocal.project.door import Told
@@ -19,6 +19,7 @@ from knlocal.testing.matching import hidden, seconds
 __tracebackhide__ = hidden
 
 T = TypeVar("T")
+CLOCK = SystemClock()
 RuntimeName = Literal["auto", "docker", "process"]
 
 
@@ -35,6 +36,9 @@ class Host:
     #: How long, in real time, `advance` lets one moment's work take before it goes on: a container
     #: that takes its real time, or a delivery that waits for a later moment, must not hold it up.
     SETTLE_SECONDS = 0.25
+    #: And how often, at least, it looks in each of these seconds: on a machine that has no time for
+    #: this process, real time passes while nothing gets on.
+    _LOOKS_PER_SECOND = 1000
 
     def __init__(
         self, state_dir: Path, runtime: RuntimeName = "auto", engine: Runtime | None = None
@@ -87,14 +91,26 @@ class Host:
         """Between two timers: let controllers and deliveries do what the first one began."""
         for _ in range(self.clock.SETTLE_ROUNDS):
             await asyncio.sleep(0)
-        try:
-            async with asyncio.timeout(self._patience):
-                await self.daemon.settled()
-        except TimeoutError:
+        if await self._comes_to_rest():
+            self._patience = self.SETTLE_SECONDS
+        else:
             # Whatever it is, it is likely to be there at the next moments, too.
             self._patience = max(self._patience / 4, 0.001)
-        else:
-            self._patience = self.SETTLE_SECONDS
+
+    async def _comes_to_rest(self) -> bool:
+        until = CLOCK.monotonic() + self._patience
+        looks = self._patience * self._LOOKS_PER_SECOND
+        calm = 0
+        while calm < 3:
+            if not self.daemon.busy:
+                calm += 1
+                await asyncio.sleep(0)
+            elif looks > 0 or CLOCK.monotonic() < until:
+                calm, looks = 0, looks - 1
+                await asyncio.sleep(0.001)
+            else:
+                return False
+        return True
 
     def run(self, work: Coroutine[Any, Any, T], within: float | None = 60) -> T:
         """Run a coroutine on the daemon's loop and wait for it."""
