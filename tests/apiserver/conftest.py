@@ -58,6 +58,7 @@ class Api:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "KUBECONFIG": str(self.kubeconfig),
+            "TMPDIR": str(self.home),
         }
 
     async def run(self, *command: str, stdin: str = "", **environment: str) -> Ran:
@@ -147,6 +148,12 @@ async def eventually(store: Store, condition: Callable[[], Any]) -> Any:
         return found
     finally:
         unsubscribe()
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What clients keep there (certificates, what they have discovered) goes with the test."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
 @pytest.fixture

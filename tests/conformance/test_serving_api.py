@@ -6,6 +6,7 @@ import re
 import urllib.parse
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -504,8 +505,9 @@ def test_a_stale_write_is_a_conflict(cluster: Cluster, split: dict[str, Any]) ->
 
 
 def test_the_python_client_reads_writes_and_watches(
-    cluster: Cluster, hello: dict[str, Any]
+    cluster: Cluster, hello: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # where it leaves certificates
     kubernetes = pytest.importorskip("kubernetes")
     config = kubernetes.config.new_client_from_config(str(cluster.kubeconfig))
     objects = kubernetes.client.CustomObjectsApi(config)
