@@ -37,7 +37,7 @@ def test_http_readiness_with_a_query_on_the_serving_port(cluster: Cluster) -> No
     )
     assert cluster.call(made["status"]["url"]).status == 200
     (pod,) = cluster.pods(made["metadata"]["name"])
-    assert "probe /healthz?deep=yes" in log_of(cluster, pod)
+    cluster.until(lambda: "probe /healthz?deep=yes" in log_of(cluster, pod))
 
 
 @pytest.mark.parametrize(

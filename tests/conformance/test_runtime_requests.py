@@ -174,8 +174,11 @@ def test_container_concurrency_is_a_hard_limit(cluster: Cluster) -> None:
 def test_output_of_the_container_is_its_log(cluster: Cluster, hello: dict[str, Any]) -> None:
     (pod,) = cluster.pods(hello["metadata"]["name"])
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}/log"
-    said = cluster.get(f"{path}?container=user-container")
-    assert {"to stdout", "to stderr"} <= set(said.splitlines())
+
+    def said() -> set[str]:
+        return set(cluster.get(f"{path}?container=user-container").splitlines())
+
+    cluster.until(lambda: {"to stdout", "to stderr"} <= said())
     assert cluster.get(f"{path}?container=user-container&tailLines=1").count("\n") == 1
     assert isinstance(cluster.get(f"{path}?container=queue-proxy"), str)
 
