@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -41,14 +42,18 @@ def docker_problem() -> str | None:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Gives a loopback port that nobody listens on, another one at each call."""
+    """Gives a loopback port that nobody listens on, another one at each call. It is none of those
+    that the system gives to connections or to who asks for any port."""
     given: set[int] = set()
 
     def pick() -> int:
         while True:
+            port = random.randint(10_000, 19_999)
             with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port: int = probe.getsockname()[1]
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
             if port not in given:
                 given.add(port)
                 return port
