@@ -46,7 +46,7 @@ assert os.environ["K_EXECUTION_MODE"] == "batch"
 headers = {"ce-specversion": "1.0", "ce-id": "job", "ce-type": "job.found", "ce-source": "/job",
            "Content-Type": "application/json"}
 body = json.dumps({"found": event}).encode()
-urllib.request.urlopen(urllib.request.Request(os.environ["TO"], body, headers), timeout=5)
+urllib.request.urlopen(urllib.request.Request(os.environ["TO"], body, headers), timeout=30)
 """
 
 
