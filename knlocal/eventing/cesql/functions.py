@@ -13,6 +13,7 @@ from knlocal.eventing.cesql.values import (
     MathError,
     Type,
     Value,
+    cast,
 )
 
 #: Unicode's White_Space. `str.strip()` would also take the separators U+001C to U+001F.
@@ -95,6 +96,15 @@ def _substring(errors: list[CesqlError], x: str, pos: int, length: int | None = 
     return x[start:] if length is None else x[start : start + length]
 
 
+def _casts(target: Type) -> Body:
+    def body(errors: list[CesqlError], x: Value) -> bool:
+        wrong: list[CesqlError] = []
+        cast(x, target, wrong)
+        return not wrong
+
+    return body
+
+
 FUNCTIONS: dict[str, tuple[Function, ...]] = {
     "LENGTH": (Function("Integer", ("String",), lambda _, x: len(x)),),
     "CONCAT": (Function("String", (), lambda _, *x: "".join(x), variadic="String"),),
@@ -112,4 +122,8 @@ FUNCTIONS: dict[str, tuple[Function, ...]] = {
     "INT": (Function("Integer", ("Integer",), lambda _, x: x),),
     "BOOL": (Function("Boolean", ("Boolean",), lambda _, x: x),),
     "STRING": (Function("String", ("String",), lambda _, x: x),),
+    # Drafts of the specification had these two, and so has the engine of Knative's filters
+    # (github.com/cloudevents/sdk-go/sql/v2).
+    "IS_INT": (Function("Boolean", (None,), _casts("Integer")),),
+    "IS_BOOL": (Function("Boolean", (None,), _casts("Boolean")),),
 }
