@@ -28,7 +28,8 @@ from knlocal.resources.status import (
     NotFound,
     UnsupportedMediaType,
 )
-from knlocal.store.store import Propagation, Store
+from knlocal.store.metadata import Propagation
+from knlocal.store.store import Store
 
 Apply = Callable[[ApiRequest, Obj, "Obj | None", bool], Obj]
 """Server-side apply: (request, configuration, object or None, force) → the merged object."""

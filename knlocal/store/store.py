@@ -1,13 +1,12 @@
 """The one store of objects, with Kubernetes semantics.
 
 Synchronous, on the event loop's thread: a write is atomic and seen by the next read. Each write
-runs prune → default → admission hooks → validate → persist → watchers. Objects handed out are
-shared snapshots: never change one (`modify` hands a copy to a function).
+runs prune → mutation hooks → default → admission hooks → validate → persist → watchers. Objects
+handed out are shared snapshots: never change one (`modify` hands a copy to a function).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections import defaultdict
@@ -23,7 +22,6 @@ from knlocal.resources.base import (
     Key,
     Obj,
     copy,
-    group_kind_of,
     is_deleting,
     key_of,
     timestamp,
@@ -31,24 +29,31 @@ from knlocal.resources.base import (
 from knlocal.resources.field_errors import findings
 from knlocal.resources.kinds import AdmissionContext, Kind, KindRegistry
 from knlocal.resources.names import check_metadata, generate_name
-from knlocal.resources.schema import Finding
 from knlocal.resources.status import (
     AlreadyExists,
     BadRequest,
-    Conflict,
     Forbidden,
-    Invalid,
     NotFound,
 )
-from knlocal.store.database import Database, StateError
+from knlocal.store.database import Database
 from knlocal.store.history import MOST_CHANGES, Change, History
+from knlocal.store.metadata import (
+    SERVER_FIELDS,
+    Propagation,
+    check_preconditions,
+    counts_generations,
+    holders,
+    mark_deleted,
+    spec_changed,
+    with_server_fields,
+    written_by_clients,
+)
 from knlocal.store.objects import Objects, Place, encode
+from knlocal.store.refusals import invalid, not_found, precondition_failed
+from knlocal.store.saving import Saver
 from knlocal.store.watch import EventType, Watch, WatchEvent
 
 log = logging.getLogger(__name__)
-
-#: Seconds until a state file that could not be written is tried again.
-SAVE_AGAIN = 1.0
 
 NAMESPACE = GroupKind("", "Namespace")
 CONFIG_MAP = GroupKind("", "ConfigMap")
@@ -56,13 +61,8 @@ POD = GroupKind("", "Pod")
 EVENT = GroupKind("", "Event")
 SYSTEM_USER = "system:serviceaccount:knative-serving:controller"
 
-#: Fields of metadata that only the store sets.
-_SERVER_FIELDS = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "selfLink")
-#: Built-in groups whose objects carry a generation.
-_GENERATION_GROUPS = {"apps", "batch", "networking.k8s.io", "policy", "autoscaling"}
 _SYSTEM_NAMESPACES = {"knative-serving", "knative-eventing"}
 
-Propagation = Literal["Background", "Foreground", "Orphan"]
 #: Named here because the method `Store.list` hides the built-in inside the class.
 Found = list[Obj]
 Snapshot = list[tuple[Place, bytes]]
@@ -120,18 +120,14 @@ class Store:
         self._history = History(history)
         self._watches: dict[GroupKind | None, set[Watch]] = defaultdict(set)
         self._subscribers: list[Callable[[WatchEvent], None]] = []
-        self._unsaved: dict[Key, bytes | None] = {}
-        self._flush_planned = False
-        self._cannot_save = False
-        self._database = Database(database) if database else None
-        if self._database:
-            self._load(self._database)
+        self._saver = Saver(Database(database) if database else None, clock)
+        self._load()
 
-    def _load(self, database: Database) -> None:
-        for key, json in database.load():
+    def _load(self) -> None:
+        for key, json in self._saver.load():
             obj = self._objects.put(key.group_kind, (key.namespace, key.name), json)
             self._index(key, None, obj)
-        self.version = self._history.begins = database.version()
+        self.version = self._history.begins = self._saver.saved_version
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -254,7 +250,7 @@ class Store:
         options = options or WriteOptions()
         kind, obj = self._incoming(copy(obj), options)
         metadata = obj["metadata"]
-        for name in _SERVER_FIELDS:
+        for name in SERVER_FIELDS:
             metadata.pop(name, None)
         if metadata.pop("resourceVersion", None):
             raise BadRequest("resourceVersion should not be set on objects to be created")
@@ -272,7 +268,7 @@ class Store:
                 group=kind.group, kind=kind.plural, name=metadata["name"],
             )  # fmt: skip
         metadata["creationTimestamp"] = timestamp(self.clock.now())
-        if self._counts_generations(kind):
+        if counts_generations(kind):
             metadata["generation"] = 1
         return obj if options.dry_run else self._commit("ADDED", key_of(obj), obj, None)
 
@@ -290,7 +286,7 @@ class Store:
         kind, obj = self._incoming(obj, options)
         key = key_of(obj)
         current = self.get(key.group_kind, key.namespace, key.name)
-        self._check_preconditions(kind, obj, current)
+        check_preconditions(kind, obj, current)
         if subresource:
             new = {**current, "metadata": dict(current["metadata"])}
             if managed := obj["metadata"].get("managedFields"):  # who writes it owns what it sets
@@ -301,9 +297,9 @@ class Store:
             if kind.validates_status and not is_deleting(current):
                 self._validate(kind, new, self._context(current, options, subresource), options)
         else:
-            new = self._with_server_fields(kind, obj, current)
+            new = with_server_fields(kind, obj, current)
             self._admit("UPDATE", kind, new, current, options)
-            if self._counts_generations(kind) and _spec_changed(kind, current, new):
+            if counts_generations(kind) and spec_changed(kind, current, new):
                 new["metadata"]["generation"] = int(current["metadata"].get("generation", 0)) + 1
         new["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         if new == current:
@@ -311,7 +307,7 @@ class Store:
         return new if options.dry_run else self._replace(key, new, current)
 
     def _replace(self, key: Key, new: Obj, current: Obj) -> Obj:
-        if is_deleting(new) and not self._holders(new):
+        if is_deleting(new) and not holders(new):
             return self._remove(key, new)
         return self._commit("MODIFIED", key, new, current)
 
@@ -349,7 +345,7 @@ class Store:
             return current
         wrong = schema.check_types(found, _status_schema(kind))
         if wrong:
-            raise self._invalid(kind, current, wrong)
+            raise invalid(kind, current, wrong)
         new = {**current, "metadata": dict(current["metadata"]), "status": found}
         return self._replace(key, new, current)
 
@@ -376,25 +372,22 @@ class Store:
             raise BadRequest(f"unknown kind {group_kind}")
         metadata = current["metadata"]
         if uid and uid != metadata["uid"]:
-            raise self._conflict(
-                kind, name,
-                f"Precondition failed: UID in precondition: {uid}, "
-                f"UID in object meta: {metadata['uid']}",
-            )  # fmt: skip
+            raise precondition_failed(kind, name, "UID", uid, metadata["uid"])
         if resource_version and resource_version != metadata["resourceVersion"]:
-            raise self._conflict(
-                kind, name,
-                f"Precondition failed: ResourceVersion in precondition: {resource_version}, "
-                f"ResourceVersion in object meta: {metadata['resourceVersion']}",
-            )  # fmt: skip
+            raise precondition_failed(
+                kind, name, "ResourceVersion", resource_version, metadata["resourceVersion"]
+            )
         if options and options.dry_run:
             return current
         if propagation == "Orphan":
             self._orphan_children(metadata["uid"])
         key = Key(group_kind.group, group_kind.kind, namespace, name)
         new = copy(current)
-        self._mark_deleted(group_kind, new, propagation, grace_seconds)
-        if not self._holders(new):
+        mark_deleted(
+            new, propagation, grace_seconds,
+            now=self.clock.now(), has_children=bool(self._children.get(metadata["uid"])),
+        )  # fmt: skip
+        if not holders(new):
             return self._remove(key, new)
         return current if new == current else self._commit("MODIFIED", key, new, current)
 
@@ -405,29 +398,14 @@ class Store:
         self.flush()
 
     def flush(self) -> None:
-        self._flush_planned = False
-        if self._database and self._unsaved:
-            changes, self._unsaved = self._unsaved, {}
-            try:
-                self._database.save(changes, self.version)
-            except Exception:
-                self._unsaved = changes | self._unsaved
-                raise
-            if self._cannot_save:
-                self._cannot_save = False
-                log.warning("the state file can be written again; nothing is lost")
+        self._saver.flush()
 
     def close(self) -> None:
         """Save and let go of the file; watches end."""
         for watches in list(self._watches.values()):
             for watch in list(watches):
                 watch.close()
-        if self._database:
-            try:
-                self.flush()
-            finally:
-                self._database.close()
-                self._database = None
+        self._saver.close()
 
     # -- the steps of a write -----------------------------------------------------------------
 
@@ -464,7 +442,7 @@ class Store:
             options.warnings += [f'unknown field "{path}"' for path in unknown]
         wrong = schema.check_types(obj, kind.schema)
         if wrong:
-            raise self._invalid(kind, obj, wrong)
+            raise invalid(kind, obj, wrong)
 
     def _admit(
         self,
@@ -484,10 +462,10 @@ class Store:
             kind.default(obj, context)
         for hook in self.admission:
             hook(request)
-        if not leaving and _checkable(obj) != _checkable(old):
+        if not leaving and written_by_clients(obj) != written_by_clients(old):
             wrong = check_metadata(obj, kind.group_kind)
             if wrong:
-                raise self._invalid(kind, obj, wrong)
+                raise invalid(kind, obj, wrong)
         if not leaving:
             self._validate(kind, obj, context, options)
 
@@ -512,7 +490,7 @@ class Store:
                 f"validation failed: {errors}"
             )
         if errors:
-            raise self._invalid(kind, obj, findings(errors))
+            raise invalid(kind, obj, findings(errors))
 
     def _commit(self, event: EventType, key: Key, obj: Obj, old: Obj | None) -> Obj:
         """Make it so. What is handed out from now on is what was saved, decoded anew."""
@@ -524,13 +502,11 @@ class Store:
         if event == "DELETED":
             self._objects.remove(group_kind, place)
             self._index(key, old, None)
-            self._unsaved[key] = None
         else:
             obj = self._objects.put(group_kind, place, json, keep=group_kind != EVENT)
             self._index(key, old, obj)
-            self._unsaved[key] = json
         self.version = version
-        self._plan_flush()
+        self._saver.add(key, None if event == "DELETED" else json, version)
         self._history.add(Change(version, event, group_kind, place, json, before))
         self._announce(group_kind, WatchEvent(event, obj, old, version, json))
         return obj
@@ -549,27 +525,6 @@ class Store:
         for callback in tuple(self._subscribers):
             callback(event)
 
-    def _plan_flush(self) -> None:
-        if self._database is None:
-            self._unsaved.clear()
-        elif not self._flush_planned:
-            try:
-                asyncio.get_running_loop().call_soon(self._flush_in_turn)
-                self._flush_planned = True
-            except RuntimeError:
-                self.flush()
-
-    def _flush_in_turn(self) -> None:
-        """What nobody waits for is tried again until it is saved: a full disk gets space again."""
-        try:
-            self.flush()
-        except StateError as error:
-            if not self._cannot_save:
-                self._cannot_save = True
-                log.error("%s. Until then changes are kept in memory only", error)
-            self._flush_planned = True
-            self.clock.call_later(SAVE_AGAIN, self._flush_in_turn)
-
     def _index(self, key: Key, old: Obj | None, new: Obj | None) -> None:
         for obj, update in ((old, set.discard), (new, set.add)):
             for reference in (obj or {}).get("metadata", {}).get("ownerReferences") or ():
@@ -580,44 +535,6 @@ class Store:
                 self.configs.pop(name, None)
             else:
                 self.configs[name] = new.get("data") or {}
-
-    # -- deletion -----------------------------------------------------------------------------
-
-    def _mark_deleted(
-        self,
-        group_kind: GroupKind,
-        obj: Obj,
-        propagation: Propagation | None,
-        grace_seconds: int | None,
-    ) -> None:
-        metadata = obj["metadata"]
-        grace = 0
-        if group_kind == POD:
-            default = (obj.get("spec") or {}).get("terminationGracePeriodSeconds", 30)
-            # A pod that never got a node has nothing to shut down.
-            started = bool((obj.get("spec") or {}).get("nodeName"))
-            grace = (default if grace_seconds is None else grace_seconds) if started else 0
-            earlier = metadata.get("deletionGracePeriodSeconds")
-            grace = grace if earlier is None else min(grace, earlier)
-            metadata["deletionGracePeriodSeconds"] = grace
-        if not metadata.get("deletionTimestamp"):
-            metadata["deletionTimestamp"] = timestamp(self.clock.now())
-        if propagation == "Foreground" and self._children.get(metadata["uid"]):
-            finalizers = metadata.setdefault("finalizers", [])
-            if "foregroundDeletion" not in finalizers:
-                finalizers.append("foregroundDeletion")
-        if group_kind == NAMESPACE:
-            obj.setdefault("status", {})["phase"] = "Terminating"
-
-    def _holders(self, obj: Obj) -> Sequence[Any]:
-        """What keeps a deleted object here: finalizers, a namespace's content, a pod's grace."""
-        metadata = obj["metadata"]
-        holders = list(metadata.get("finalizers") or ())
-        if group_kind_of(obj) == NAMESPACE:
-            holders += (obj.get("spec") or {}).get("finalizers") or ()
-        if metadata.get("deletionGracePeriodSeconds"):
-            holders.append("grace")
-        return holders
 
     def _remove(self, key: Key, last: Obj) -> Obj:
         old = self.find_key(key)
@@ -655,38 +572,6 @@ class Store:
                 }],
             )  # fmt: skip
 
-    def _check_preconditions(self, kind: Kind, obj: Obj, current: Obj) -> None:
-        metadata, has = obj["metadata"], current["metadata"]
-        if metadata.get("uid") and metadata["uid"] != has["uid"]:
-            raise self._conflict(
-                kind, has["name"],
-                f"Precondition failed: UID in precondition: {metadata['uid']}, "
-                f"UID in object meta: {has['uid']}",
-            )  # fmt: skip
-        version = metadata.get("resourceVersion")
-        if version and version != "0" and version != has["resourceVersion"]:
-            raise self._conflict(
-                kind, has["name"],
-                "the object has been modified; please apply your changes to the latest version "
-                "and try again",
-            )  # fmt: skip
-
-    def _with_server_fields(self, kind: Kind, obj: Obj, current: Obj) -> Obj:
-        """`obj` with everything that only the store or the status subresource may change."""
-        metadata, has = obj["metadata"], current["metadata"]
-        for name in (*_SERVER_FIELDS, "deletionGracePeriodSeconds", "generateName"):
-            metadata.pop(name, None)
-            if name in has:
-                metadata[name] = has[name]
-        for name in ("labels", "annotations", "finalizers", "ownerReferences"):
-            if name in metadata and not metadata[name]:
-                del metadata[name]
-        if kind.has_status:
-            obj.pop("status", None)
-            if "status" in current:
-                obj["status"] = current["status"]
-        return obj
-
     def _generated_name(self, kind: Kind, metadata: Obj) -> str:
         for _ in range(8):
             name = generate_name(metadata["generateName"])
@@ -694,55 +579,10 @@ class Store:
                 return name
         raise AlreadyExists(f"cannot find a free name for {metadata['generateName']}")
 
-    @staticmethod
-    def _counts_generations(kind: Kind) -> bool:
-        return kind.is_custom or kind.group in _GENERATION_GROUPS
-
     def _not_found(self, group_kind: GroupKind, name: str) -> NotFound:
-        kind = self.registry.stored(group_kind)
-        plural = kind.plural if kind else group_kind.kind.lower()
-        resource = kind.resource if kind else plural
-        return NotFound(
-            f'{resource} "{name}" not found', group=group_kind.group, kind=plural, name=name
-        )
-
-    @staticmethod
-    def _conflict(kind: Kind, name: str, why: str) -> Conflict:
-        return Conflict(
-            f'Operation cannot be fulfilled on {kind.resource} "{name}": {why}',
-            group=kind.group, kind=kind.plural, name=name,
-        )  # fmt: skip
-
-    @staticmethod
-    def _invalid(kind: Kind, obj: Obj, problems: Sequence[Finding]) -> Invalid:
-        name = (obj.get("metadata") or {}).get("name") or ""
-        resource = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
-        said = [str(problem) for problem in problems]
-        text = said[0] if len(said) == 1 else f"[{', '.join(said)}]"
-        causes = [
-            {"reason": problem.reason, "message": problem.message, "field": problem.path}
-            for problem in problems
-        ]
-        return Invalid(
-            f'{resource} "{name}" is invalid: {text}',
-            group=kind.group, kind=kind.kind, name=name, causes=causes,
-        )  # fmt: skip
-
-
-def _checkable(obj: Obj | None) -> Any:
-    """The part of metadata that clients write: looked at again only when it changed."""
-    fields = ("name", "generateName", "labels", "annotations", "ownerReferences")
-    metadata = (obj or {}).get("metadata") or {}
-    return obj and [metadata.get(field) for field in fields]
+        return not_found(group_kind, self.registry.stored(group_kind), name)
 
 
 def _status_schema(kind: Kind) -> Mapping[str, Any]:
     found: Mapping[str, Any] = (kind.schema.get("properties") or {}).get("status") or {}
     return found
-
-
-def _spec_changed(kind: Kind, old: Obj, new: Obj) -> bool:
-    ignored = {"metadata", "status"} if kind.has_status else {"metadata"}
-    return {k: v for k, v in old.items() if k not in ignored} != {
-        k: v for k, v in new.items() if k not in ignored
-    }
