@@ -12,7 +12,8 @@ import tomli
 from pydantic import BaseModel, ValidationError
 
 from knlocal.project.errors import Problem, ProjectError, did_you_mean, shown
-from knlocal.project.settings import TABLE, TEXT, Project, Settings, is_name
+from knlocal.project.settings import Project, Settings, is_name
+from knlocal.project.tables import TABLE, TEXT
 
 FILE_NAME = "knlocal.toml"
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from knlocal.project import envfile
 from knlocal.project.errors import Problem, ProjectError, did_you_mean
-from knlocal.project.settings import (
+from knlocal.project.eventing_settings import (
     ApiServerSource,
     Broker,
     Channel,
@@ -18,12 +18,12 @@ from knlocal.project.settings import (
     PingSource,
     Reference,
     Sequence,
-    Settings,
     SinkBinding,
     Step,
     Subscription,
     Trigger,
 )
+from knlocal.project.settings import Settings
 from knlocal.resources import duration
 from knlocal.resources.base import Obj
 

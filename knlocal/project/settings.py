@@ -6,71 +6,23 @@ One model per kind of table. Field names are what people write; their docstrings
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
+from pydantic import Field, model_validator
+
+from knlocal.project.eventing_settings import (
+    Broker,
+    Channel,
+    Parallel,
+    Sequence,
+    Source,
+    Subscription,
+    Trigger,
 )
+from knlocal.project.tables import Duration, Env, EnvValue, Percent, Port, Table, Texts, Words
 
-_DURATION = re.compile(r"^(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+$")
 _NAME = re.compile(r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
-
-
-def _duration(value: str) -> str:
-    if value != "0" and not _DURATION.match(value):
-        raise ValueError(f"{value!r} is no duration; write it like '30s', '1m30s' or '500ms'")
-    return "0s" if value == "0" else value
-
-
-def _seconds(value: Any) -> Any:
-    """A bare number of seconds is a duration too."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value}s"
-    return value
-
-
-def _words(value: Any) -> Any:
-    """A command line in one string becomes its words."""
-    return shlex.split(value) if isinstance(value, str) else value
-
-
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def _text(value: Any) -> Any:
-    """Environment variables are text; a number or truth value is written as people would."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, (int, float)) else value
-
-
-Duration = Annotated[str, BeforeValidator(_seconds), AfterValidator(_duration)]
-Words = Annotated[list[str], BeforeValidator(_words)]
-Texts = Annotated[list[str], BeforeValidator(_several)]
-EnvValue = Annotated[str, BeforeValidator(_text)]
-Env = dict[str, EnvValue]
-Percent = Annotated[int, Field(ge=0, le=100)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-#: Alternatives that are told apart by being text or a table; the tags never show in messages.
-TEXT, TABLE = "<text>", "<table>"
-_BY_SHAPE = Discriminator(lambda value: TEXT if isinstance(value, str) else TABLE)
-
-
-class Table(BaseModel):
-    """A TOML table: unknown keys and wrong types are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 # -- the project ----------------------------------------------------------------------------------
@@ -280,197 +232,6 @@ class Service(Container):
         return self
 
 
-# -- eventing -------------------------------------------------------------------------------------
-
-
-class Delivery(Table):
-    """How hard to try: Knative's delivery spec."""
-
-    retry: Annotated[int, Field(ge=0)] | None = None
-    backoff: Literal["linear", "exponential"] | None = None
-    delay: Duration | None = None
-    attempt_timeout: Duration | None = None
-    dead_letter: Sink | None = None
-
-
-class Reference(Table):
-    """`{ kind, name, … }`: any object that has an address."""
-
-    kind: str
-    name: str
-    api_version: str | None = None
-    namespace: str | None = None
-    uri: str | None = None
-
-
-Sink = Annotated[Annotated[str, Tag(TEXT)] | Annotated[Reference, Tag(TABLE)], _BY_SHAPE]
-"""A service's name, "broker:NAME", "channel:NAME", …, a URL, or a Reference table."""
-
-
-class Broker(Delivery):
-    """`[brokers.NAME]`"""
-
-    namespace: str | None = None
-    class_: str | None = Field(None, alias="class")
-    """"memory" (the default), "durable", or a broker class as Knative names them."""
-    config: str | None = None
-    """The name of a ConfigMap."""
-    labels: Env = {}
-    annotations: Env = {}
-
-
-Filter = Annotated[
-    Annotated[str, Tag(TEXT)] | Annotated[dict[str, EnvValue], Tag(TABLE)], _BY_SHAPE
-]
-
-
-class Trigger(Delivery):
-    """`[triggers.NAME]`"""
-
-    namespace: str | None = None
-    broker: str = "default"
-    filter: Filter | None = None
-    """Attributes that must be equal, or a CESQL expression."""
-    filters: list[dict[str, Any]] = []
-    """Knative's filter dialects, as in YAML."""
-    sink: Sink
-    order: Literal["ordered", "unordered"] | None = None
-    labels: Env = {}
-    annotations: Env = {}
-
-
-class Channel(Delivery):
-    """`[channels.NAME]`"""
-
-    namespace: str | None = None
-    kind: str | None = None
-    """"InMemoryChannel", or another channel kind behind a plain Channel."""
-    durable: bool = False
-    """Events are on disk before they are accepted."""
-    labels: Env = {}
-    annotations: Env = {}
-
-
-class Subscription(Delivery):
-    """`[subscriptions.NAME]`"""
-
-    namespace: str | None = None
-    channel: Sink
-    sink: Sink | None = None
-    reply: Sink | None = None
-    labels: Env = {}
-    annotations: Env = {}
-
-
-class Step(Delivery):
-    """One step of a sequence, when it is more than a name."""
-
-    sink: Sink
-
-
-class Sequence(Table):
-    """`[sequences.NAME]`"""
-
-    namespace: str | None = None
-    steps: list[Annotated[Annotated[str, Tag(TEXT)] | Annotated[Step, Tag(TABLE)], _BY_SHAPE]]
-    reply: Sink | None = None
-    channel: str | None = None
-    labels: Env = {}
-    annotations: Env = {}
-
-
-class Branch(Delivery):
-    """One branch of a parallel."""
-
-    filter: Sink | None = None
-    sink: Sink
-    reply: Sink | None = None
-
-
-class Parallel(Table):
-    """`[parallels.NAME]`"""
-
-    namespace: str | None = None
-    branches: list[Branch]
-    reply: Sink | None = None
-    channel: str | None = None
-    labels: Env = {}
-    annotations: Env = {}
-
-
-class WatchedKind(Table):
-    """What an API server source looks at."""
-
-    kind: str
-    api_version: str = "v1"
-    labels: Env = {}
-
-
-class Subject(Table):
-    """What a sink binding changes."""
-
-    kind: str
-    api_version: str
-    name: str | None = None
-    namespace: str | None = None
-    labels: Env = {}
-
-
-class SourceTable(Table):
-    """What all `[sources.NAME]` share."""
-
-    namespace: str | None = None
-    sink: Sink
-    overrides: Env = {}
-    """Extension attributes set on every event (ceOverrides)."""
-    labels: Env = {}
-    annotations: Env = {}
-
-
-class PingSource(SourceTable):
-    """`kind = "ping"`"""
-
-    kind: Literal["ping"]
-    schedule: str = "* * * * *"
-    timezone: str | None = None
-    data: str | None = None
-    data_base64: str | None = None
-    content_type: str | None = None
-
-
-class ContainerSource(SourceTable):
-    """`kind = "container"`"""
-
-    kind: Literal["container"]
-    image: str
-    command: Words | None = None
-    args: Words | None = None
-    env: Env = {}
-    env_file: Texts = []
-    service_account: str | None = None
-
-
-class ApiServerSource(SourceTable):
-    """`kind = "apiserver"`"""
-
-    kind: Literal["apiserver"]
-    resources: list[WatchedKind]
-    mode: Literal["Reference", "Resource"] | None = None
-    service_account: str | None = None
-
-
-class SinkBinding(SourceTable):
-    """`kind = "binding"`"""
-
-    kind: Literal["binding"]
-    subject: Subject
-
-
-Source = Annotated[
-    PingSource | ContainerSource | ApiServerSource | SinkBinding, Field(discriminator="kind")
-]
-
-
 class Settings(Table):
     """The whole file."""
 
@@ -497,9 +258,6 @@ class Settings(Table):
     @property
     def state_dir(self) -> Path:
         return self.root / self.project.state_dir
-
-
-Delivery.model_rebuild()
 
 
 def is_name(name: str) -> bool:

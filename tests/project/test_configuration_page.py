@@ -7,7 +7,7 @@ import pytest
 import tomli
 from pydantic import BaseModel
 
-from knlocal.project import config, settings
+from knlocal.project import config, eventing_settings, settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 #: Which model each table of the page describes; what it leaves to another table comes second.
@@ -24,22 +24,22 @@ DESCRIBED = {
     "Traffic": (settings.TrafficTarget, None),
     "Probes": (settings.Probe, None),
     "Volumes": (settings.Volume, None),
-    "Delivery": (settings.Delivery, None),
-    "[brokers.NAME]": (settings.Broker, settings.Delivery),
-    "[triggers.NAME]": (settings.Trigger, settings.Delivery),
-    "[channels.NAME]": (settings.Channel, settings.Delivery),
-    "[subscriptions.NAME]": (settings.Subscription, settings.Delivery),
-    "[sequences.NAME]": (settings.Sequence, None),
-    "[parallels.NAME]": (settings.Parallel, None),
-    "Branches": (settings.Branch, settings.Delivery),
-    "[sources.NAME]": (settings.SourceTable, None),
-    'kind = "ping"': (settings.PingSource, settings.SourceTable),
-    'kind = "container"': (settings.ContainerSource, settings.SourceTable),
-    'kind = "apiserver"': (settings.ApiServerSource, settings.SourceTable),
-    'kind = "binding"': (settings.SinkBinding, settings.SourceTable),
-    "Watched kinds": (settings.WatchedKind, None),
-    "Subjects": (settings.Subject, None),
-    "References": (settings.Reference, None),
+    "Delivery": (eventing_settings.Delivery, None),
+    "[brokers.NAME]": (eventing_settings.Broker, eventing_settings.Delivery),
+    "[triggers.NAME]": (eventing_settings.Trigger, eventing_settings.Delivery),
+    "[channels.NAME]": (eventing_settings.Channel, eventing_settings.Delivery),
+    "[subscriptions.NAME]": (eventing_settings.Subscription, eventing_settings.Delivery),
+    "[sequences.NAME]": (eventing_settings.Sequence, None),
+    "[parallels.NAME]": (eventing_settings.Parallel, None),
+    "Branches": (eventing_settings.Branch, eventing_settings.Delivery),
+    "[sources.NAME]": (eventing_settings.SourceTable, None),
+    'kind = "ping"': (eventing_settings.PingSource, eventing_settings.SourceTable),
+    'kind = "container"': (eventing_settings.ContainerSource, eventing_settings.SourceTable),
+    'kind = "apiserver"': (eventing_settings.ApiServerSource, eventing_settings.SourceTable),
+    'kind = "binding"': (eventing_settings.SinkBinding, eventing_settings.SourceTable),
+    "Watched kinds": (eventing_settings.WatchedKind, None),
+    "Subjects": (eventing_settings.Subject, None),
+    "References": (eventing_settings.Reference, None),
 }
 
 
@@ -88,10 +88,10 @@ def test_every_table_of_the_file_is_described() -> None:
     described = {model for model, _ in DESCRIBED.values()}
     models = {
         one
-        for one in vars(settings).values()
+        for one in (*vars(settings).values(), *vars(eventing_settings).values())
         if isinstance(one, type) and issubclass(one, settings.Table)
     }
-    assert models - described == {settings.Table, settings.Settings, settings.Step}
+    assert models - described == {settings.Table, settings.Settings, eventing_settings.Step}
     titles = " ".join(sections())
     for name in set(settings.Settings.model_fields) - {"root"}:
         assert f"[{name}" in titles
