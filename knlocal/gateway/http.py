@@ -57,6 +57,8 @@ class Request(ABC):
     exposure: Exposure
     peer: str
     """The client's address, without the port."""
+    to_port: int | str = 0
+    """The port of a Service that is meant, by number or name, whatever the authority says."""
     started: bool = False
     """True once a status line went out."""
     finished: bool = False

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypedDict
 
 from knlocal.resources import schema
+from knlocal.resources.base import Obj
 from knlocal.resources.ducks import READY, REASON, Status
-from knlocal.resources.kinds import Column, Kind
+from knlocal.resources.kinds import AdmissionContext, Column, Kind
 from knlocal.resources.schema import DATE_TIME, INT32, INT_OR_STRING, Ref
 
 GROUP = "networking.internal.knative.dev"
@@ -157,10 +158,25 @@ SERVERLESS_SERVICE = _kind(
         REASON,
     ),
 )
+
+
+def _default_ingress(obj: Obj, context: AdmissionContext) -> None:
+    """pkg/apis/networking/v1alpha1/ingress_defaults.go"""
+    spec = obj.setdefault("spec", {})
+    if not spec.get("httpOption"):
+        spec["httpOption"] = "Enabled"
+    for rule in spec.get("rules") or ():
+        for path in (rule.get("http") or {}).get("paths") or ():
+            splits = path.get("splits") or []
+            if len(splits) == 1 and not splits[0].get("percent"):
+                splits[0]["percent"] = 100
+
+
 INGRESS = _kind(
     "Ingress",
     "ingresses",
     ("kingress", "king"),
+    default=_default_ingress,
     schema=schema.kind_schema(IngressSpec, IngressStatus),
     columns=(READY, REASON),
 )

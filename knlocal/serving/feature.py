@@ -28,6 +28,7 @@ from knlocal.serving.route import RouteController
 from knlocal.serving.serverless_service import ServerlessServiceController, publish_endpoints
 from knlocal.serving.service import ServiceController
 from knlocal.serving.template import serving_container
+from knlocal.serving.user_ingress import UserIngressController
 from knlocal.store.store import NAMESPACE, Store
 from knlocal.store.watch import WatchEvent
 
@@ -78,6 +79,7 @@ class Serving:
             MetricController(store),
             ServerlessServiceController(store, activator, routes, activator_address),
             DomainMappingController(store, config, routes, self.ports, certificates),
+            UserIngressController(store, config, routes, certificates),
             RevisionCollector(store, config),
         )
         activator.poke = self.autoscaler.poke

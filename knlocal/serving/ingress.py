@@ -30,6 +30,7 @@ from knlocal.serving.kinds import (
 from knlocal.serving.rollout import Rollout
 from knlocal.store.store import Store
 
+CONDITIONS = ("LoadBalancerReady", "NetworkConfigured")
 GATEWAY_EXTERNAL = "kourier.kourier-system.svc.cluster.local"
 GATEWAY_INTERNAL = "kourier-internal.kourier-system.svc.cluster.local"
 
@@ -105,18 +106,23 @@ def show_ingress(
             },
         },
     )
-    conditions = Conditions(
-        ("LoadBalancerReady", "NetworkConfigured"), status_of(ingress), store.clock.now()
-    )
+    conditions = Conditions(CONDITIONS, status_of(ingress), store.clock.now())
     conditions.true("LoadBalancerReady")
     conditions.true("NetworkConfigured")
     status = {
         "observedGeneration": ingress["metadata"]["generation"],
         "conditions": conditions.result(),
+        **balancers(),
+    }
+    return store.set_status(key_of(ingress), status) or ingress
+
+
+def balancers() -> Obj:
+    """Where an Ingress is reached, as its status tells."""
+    return {
         "publicLoadBalancer": {"ingress": [{"domainInternal": GATEWAY_EXTERNAL}]},
         "privateLoadBalancer": {"ingress": [{"domainInternal": GATEWAY_INTERNAL}]},
     }
-    return store.set_status(key_of(ingress), status) or ingress
 
 
 def _paths(

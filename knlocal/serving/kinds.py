@@ -64,6 +64,7 @@ PROGRESS_DEADLINE = keys.PROGRESS_DEADLINE
 LAST_PINNED = f"{SERVING}/lastPinned"
 ROLLOUT = "networking.internal.knative.dev/rollout"
 INGRESS_CLASS = "networking.knative.dev/ingress-class"
+INGRESS_CLASS_BEFORE = "networking.knative.dev/ingress.class"
 HTTP_PROTOCOL = ("networking.knative.dev/http-protocol", "networking.knative.dev/httpProtocol")
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"

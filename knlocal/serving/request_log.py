@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiDict, MultiMapping
 
 from knlocal.clock import Clock
 from knlocal.resources.base import Obj, labels_of, status_of, uid_of
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 KEPT = 2000
 #: As whom the kubelet asks.
 KUBE_PROBE = "kube-probe/1.32"
+#: What Go leaves as it is in a path (net/url shouldEscape).
+_UNESCAPED = "/$&+,:;=@"
 
 
 class Line(NamedTuple):
@@ -36,18 +39,24 @@ class Line(NamedTuple):
 
 class Header(Mapping[str, Any]):
     """Go's http.Header: lists of values by canonical name, none being an empty list; and the
-    method `Get`, which templates call on it."""
+    methods `Get` and `Values`, which templates call on it. With another `spell`, url.Values."""
 
-    def __init__(self, headers: CIMultiDict[str]) -> None:
+    def __init__(
+        self, headers: MultiMapping[str], spell: Callable[[str], str] | None = None
+    ) -> None:
+        self._spell = spell or _canonical
         self._values: dict[str, list[str]] = {}
         for name, value in headers.items():
-            self._values.setdefault(_canonical(name), []).append(value)
+            self._values.setdefault(self._spell(name), []).append(value)
 
     def first(self, name: str) -> str:
-        return (self._values.get(_canonical(name)) or [""])[0]
+        return (self._values.get(self._spell(name)) or [""])[0]
+
+    def all(self, name: str) -> list[str]:
+        return self._values.get(self._spell(name), [])
 
     def get(self, key: str, default: object = None) -> Any:
-        return self.first if key == "Get" else self[key]
+        return {"Get": self.first, "Values": self.all}.get(key) or self[key]
 
     def __getitem__(self, key: str) -> list[str]:
         return self._values.get(key, [])
@@ -57,6 +66,46 @@ class Header(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+@dataclass(frozen=True, slots=True)
+class UrlValues:
+    """Go's url.URL, as it is in a server's requests: the path and the query."""
+
+    _target: str
+    Scheme: str = ""
+    Opaque: str = ""
+    Host: str = ""
+    Fragment: str = ""
+
+    def __str__(self) -> str:
+        return self._target
+
+    @property
+    def Path(self) -> str:
+        return unquote(self.EscapedPath())
+
+    @property
+    def RawPath(self) -> str:
+        """The path as it was sent, where that is not what Go would write for it."""
+        escaped = self.EscapedPath()
+        return "" if escaped == quote(self.Path, safe=_UNESCAPED) else escaped
+
+    @property
+    def RawQuery(self) -> str:
+        return self._target.partition("?")[2]
+
+    def EscapedPath(self) -> str:
+        return self._target.partition("?")[0]
+
+    def RequestURI(self) -> str:
+        return self._target
+
+    def String(self) -> str:
+        return self._target
+
+    def Query(self) -> Header:
+        return Header(MultiDict(parse_qsl(self.RawQuery, keep_blank_values=True)), str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +122,21 @@ class RequestValues:
     Host: str
     Header: Header
     TLS: bool | None = None
+
+    @property
+    def URL(self) -> UrlValues:
+        return UrlValues(self.RequestURI)
+
+    @property
+    def ProtoMajor(self) -> int:
+        return 2 if self.Proto.startswith("HTTP/2") else 1
+
+    @property
+    def ProtoMinor(self) -> int:
+        return int(self.Proto.endswith(".1"))
+
+    def FormValue(self, name: str) -> str:
+        return self.URL.Query().first(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class Backend:
 
     name: str
     ports: dict[int, list[Endpoint]] = field(default_factory=dict)
+    named: dict[str, int] = field(default_factory=dict)
+    """The ports that have a name."""
     external: str = ""
     """ExternalName: the name that is meant."""
     turn: int = 0
@@ -79,7 +81,7 @@ class ServiceRouter:
 
     async def _balance(self, request: Request, backend: Backend) -> None:
         """Round robin; the next pod when one did not take the request."""
-        port, endpoints = _choose(backend, request.authority)
+        port, endpoints = _choose(backend, request)
         if port is None:
             known = ", ".join(map(str, backend.ports)) or "none"
             await request.respond(
@@ -125,10 +127,12 @@ def _owner(service: Key) -> str:
     return f"service/{service.namespace}/{service.name}"
 
 
-def _choose(backend: Backend, authority: str) -> tuple[int | None, Sequence[Endpoint]]:
+def _choose(backend: Backend, request: Request) -> tuple[int | None, Sequence[Endpoint]]:
     """The asked-for port of the Service; port 80, or its first, when none was asked for (or the
     gateway's own)."""
-    wanted = _port_of(authority)
+    meant = request.to_port
+    wanted = backend.named.get(meant) if isinstance(meant, str) else meant
+    wanted = wanted or _port_of(request.authority)
     for port in (wanted, 80, *backend.ports):
         if port in backend.ports:
             return port, backend.ports[port]

@@ -162,6 +162,7 @@ class ServiceController(Controller):
         spec, metadata = spec_of(service), service["metadata"]
         backend = Backend(f"{metadata['name']}.{metadata['namespace']}")
         backend.ports = {int(p["port"]): [] for p in spec.get("ports") or ()}
+        backend.named = {p["name"]: int(p["port"]) for p in spec.get("ports") or () if "name" in p}
         if spec.get("type") == "ExternalName":
             backend.external = str(spec.get("externalName") or "")
             return backend

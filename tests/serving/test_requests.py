@@ -302,7 +302,9 @@ async def test_the_request_log_follows_its_template(world: World) -> None:
             "logging.enable-request-log": "true",
             "logging.request-log-template": (
                 "{{.Request.Method}} {{js .Request.RequestURI}} {{.Response.Code}} "
-                '{{.Revision.Name}} {{.Revision.PodName}} {{.Request.Header.Get "x-mine"}}'
+                '{{.Revision.Name}} {{.Revision.PodName}} {{.Request.Header.Get "x-mine"}} '
+                '{{.Request.URL.Path}} {{.Request.URL}} {{.Request.URL.Query.Get "b"}} '
+                '{{.Request.FormValue "b"}} {{.Request.ProtoMajor}}.{{.Request.ProtoMinor}}'
             ),
         },
     )
@@ -310,7 +312,9 @@ async def test_the_request_log_follows_its_template(world: World) -> None:
     await world.get(User_Agent="kube-probe/1.30")
     (pod,) = world.store.list(POD)
     (line,) = world.serving.request_log.lines(pod["metadata"]["uid"])
-    assert line.text == f"GET /a?b\\u003D1 200 hello-00001 {pod['metadata']['name']} me"
+    assert line.text == (
+        f"GET /a?b\\u003D1 200 hello-00001 {pod['metadata']['name']} me /a /a?b=1 1 1 1.1"
+    )
 
 
 async def test_readiness_probes_are_logged_when_that_is_asked_for(world: World) -> None:
