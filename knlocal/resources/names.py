@@ -174,8 +174,10 @@ def config_map_key(value: str) -> list[str]:
         "KEY_NAME",
         "key-name",
     )
-    if value == "." or value.startswith(".."):
-        wrong.append("must not be '.'" if value == "." else "must not start with '..'")
+    if value in (".", ".."):
+        wrong.append(f"must not be '{value}'")
+    elif value.startswith(".."):
+        wrong.append("must not start with '..'")
     return wrong
 
 
@@ -203,10 +205,6 @@ def port_name(value: str) -> list[str]:
     if value.startswith("-") or value.endswith("-"):
         wrong.append("must not begin or end with a hyphen")
     return wrong
-
-
-def port_number(value: int) -> list[str]:
-    return [] if 1 <= value <= 65535 else ["must be between 1 and 65535, inclusive"]
 
 
 def fully_qualified_domain_name(value: str) -> list[str]:

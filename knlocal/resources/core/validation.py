@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,8 +29,8 @@ from knlocal.resources.core.words import (
 from knlocal.resources.cron import schedule_problem
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext
+from knlocal.resources.names import config_map_key
 
-_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _MOST_DATA = 1024 * 1024
 
 
@@ -80,13 +79,8 @@ _SECRET_KEYS: dict[str, tuple[str, ...]] = {
 
 def _keys(values: Mapping[str, Any], field: str) -> Iterable[Any]:
     for key in values:
-        if not _KEY.fullmatch(key) or key in (".", "..") or len(key) > 253:
-            yield invalid(
-                f"{field}[{key}]", key,
-                "a valid config key must consist of alphanumeric characters, '-', '_' or '.' "
-                "(e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is "
-                "'[-._a-zA-Z0-9]+')",
-            )  # fmt: skip
+        for what in config_map_key(key):
+            yield invalid(f"{field}[{key}]", key, what)
 
 
 def _base64(values: Mapping[str, Any], field: str) -> Iterable[Any]:
