@@ -207,6 +207,10 @@ def port_name(value: str) -> list[str]:
     return wrong
 
 
+def port_number(value: int) -> list[str]:
+    return [] if 1 <= value <= 65535 else ["must be between 1 and 65535, inclusive"]
+
+
 def fully_qualified_domain_name(value: str) -> list[str]:
     """A domain of at least two labels; one trailing dot is allowed."""
     if not value:
