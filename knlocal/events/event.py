@@ -28,7 +28,7 @@ class Event:
     int where the JSON format said so; `data` None means that there is none.
     """
 
-    __slots__ = ("attributes", "cache", "content", "data", "mode", "plain")
+    __slots__ = ("attributes", "cache", "content", "data", "mode", "plain", "wire")
 
     def __init__(
         self,
@@ -43,6 +43,9 @@ class Event:
         self.content: Content = content
         #: Whether every attribute is a string that needs no encoding in a header.
         self.plain = False
+        #: Attributes whose header had escapes in it: the value, and the header that it came in.
+        #: While the value is still that, the header goes on as it is.
+        self.wire: dict[str, tuple[str, str]] | None = None
         #: Encodings already made: a fan-out encodes once. None when there are none.
         self.cache: dict[str, Any] | None = None
 
@@ -64,7 +67,9 @@ class Event:
         for name, value in changes.items():
             if value is None:
                 del attributes[name]
-        return Event(attributes, self.data, self.mode, self.content)
+        event = Event(attributes, self.data, self.mode, self.content)
+        event.wire = self.wire
+        return event
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -34,6 +34,9 @@ STRUCTURED_CONTENT_TYPE = f"{MEDIA_TYPE}; charset=utf-8"
 BATCH_CONTENT_TYPE = f"{BATCH_MEDIA_TYPE}; charset=utf-8"
 
 _PLAIN = re.compile(r"[!#$&-~]*").fullmatch
+_ESCAPED = re.compile(r"[!#-~]*").fullmatch
+"""A header as it may go on: nothing in it that would have to be encoded, but for %."""
+_URIS = frozenset({"source", "dataschema", "schemaurl"})
 _SAFE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
 _QUOTED_PAIR = re.compile(r"\\(.)")
 
@@ -207,6 +210,7 @@ def _from_binary(headers: Mapping[str, str], body: bytes) -> Event:
             f"not a CloudEvent: neither a ce-specversion header nor a Content-Type of {MEDIA_TYPE}"
         )
     attributes: dict[str, str] = {}
+    wire: dict[str, tuple[str, str]] = {}
     for header, value in headers.items():
         name = header.lower()
         if name == "content-type":
@@ -215,12 +219,24 @@ def _from_binary(headers: Mapping[str, str], body: bytes) -> Event:
         elif name == "ce-datacontenttype":
             raise InvalidEvent("ce-datacontenttype MUST NOT be present, Content-Type says it")
         elif name.startswith("ce-"):
-            try:
-                attributes[name[3:]] = decode_header(value)
-            except InvalidEvent as error:
-                raise InvalidEvent(f"{name[3:]}: {error}") from None
+            attribute = name[3:]
+            attributes[attribute] = decoded = _decoded(attribute, value)
+            if "%" in value and _ESCAPED(value):
+                wire[attribute] = decoded, value
     validate(attributes)
-    return Event(attributes, body or None)
+    event = Event(attributes, body or None)
+    event.wire = wire or None
+    return event
+
+
+def _decoded(attribute: str, value: str) -> str:
+    try:
+        decoded = decode_header(value)
+    except InvalidEvent as error:
+        raise InvalidEvent(f"{attribute}: {error}") from None
+    if attribute in _URIS and not is_reference(decoded) and is_reference(value):
+        return value  # many SDKs send a URI as it is, and its escapes are its own
+    return decoded
 
 
 #: Header by attribute. Bounded.
@@ -248,11 +264,16 @@ def _lines_of(attributes: tuple[str, ...]) -> str:
 def _to_binary(event: Event) -> Message:
     plain = event.plain
     known = _HEADERS
+    wire = event.wire or {}
     headers = tuple(
         [
             (
                 known.get(name) or _header_of(name),
-                value if plain or name == "datacontenttype" else encode_header(canonical(value)),
+                value
+                if plain or name == "datacontenttype"
+                else wire[name][1]
+                if name in wire and wire[name][0] == value
+                else encode_header(canonical(value)),
             )
             for name, value in event.attributes.items()
         ]

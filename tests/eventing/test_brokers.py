@@ -416,7 +416,7 @@ async def test_a_durable_broker_goes_on_where_it_was(house: House, tmp_path: Pat
         await house.apply("Trigger", name, {"broker": "b", "subscriber": to("sink")})
     url = house.get("Broker", "b")["status"]["address"]["url"]
     for n in range(5):
-        assert (await house.post(url, str(n))).status == 202
+        assert (await house.post(url, str(n), ce_subject="%41")).status == 202
     await house.settled()
     await house.stop()
     house.store.delete(GroupKind("eventing.knative.dev", "Trigger"), "default", "gone")
@@ -427,6 +427,7 @@ async def test_a_durable_broker_goes_on_where_it_was(house: House, tmp_path: Pat
     await again.delivered()
     # The first was being delivered when the daemon stopped: at least once.
     assert received.ids == ["0", "1", "2", "3", "4"]
+    assert received.headers[-1]["ce-subject"] == "%41"
     engine = again.eventing.dispatcher.engines["durable"]
     assert engine.known() == []
     await again.stop()

@@ -200,6 +200,24 @@ def test_header_values_are_unquoted_and_percent_decoded(sent: str, means: str) -
     assert decode_header(sent) == means
 
 
+def test_escapes_in_a_header_go_on_as_they_came() -> None:
+    sent = {"ce-subject": "Euro%20%e2%82%ac", "ce-ext": "%41b", "ce-source": "/a%2Fb"}
+    event = decode(CIMultiDict({**BINARY, **sent}), b"")
+    assert event.attributes["subject"] == "Euro €"
+    assert (event.attributes["ext"], event.attributes["source"]) == ("Ab", "/a/b")
+    changed = event.with_attributes({"subject": "€", "other": "a b"})
+    passed_on = CIMultiDict(encode(changed, "binary").headers)
+    assert (passed_on["ce-ext"], passed_on["ce-source"]) == ("%41b", "/a%2Fb")
+    assert (passed_on["ce-subject"], passed_on["ce-other"]) == ("%E2%82%AC", "a%20b")
+    assert json.loads(encode(event, "structured").body)["subject"] == "Euro €"
+
+
+def test_a_uri_that_is_sent_as_it_is_keeps_its_escapes() -> None:
+    event = decode(CIMultiDict({**BINARY, "ce-source": "/caf%C3%A9/a%20b"}), b"")
+    assert event.source == "/caf%C3%A9/a%20b"
+    assert CIMultiDict(encode(event, "binary").headers)["ce-source"] == "/caf%C3%A9/a%20b"
+
+
 def test_header_values_are_percent_encoded() -> None:
     assert encode_header('Euro € "😀"%') == "Euro%20%E2%82%AC%20%22%F0%9F%98%80%22%25"
     assert encode_header("plain!#$&'()*+,-./:;<=>?@[\\]^_`{|}~") == (

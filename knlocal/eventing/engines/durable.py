@@ -367,15 +367,17 @@ def _pack(message: Message) -> bytes:
     event = message.event
     head = orjson.dumps(
         [event.mode, event.content, event.data is not None, message.ttl, message.forward,
-         event.attributes]
+         event.attributes, *([event.wire] if event.wire else [])]
     )  # fmt: skip
     return len(head).to_bytes(4, "big") + head + (event.data or b"")
 
 
 def _unpack(key: int, body: bytes) -> Message:
     end = 4 + int.from_bytes(body[:4], "big")
-    mode, content, has_data, ttl, forward, attributes = orjson.loads(body[4:end])
+    mode, content, has_data, ttl, forward, attributes, *wire = orjson.loads(body[4:end])
     event = Event(attributes, body[end:] if has_data else None, mode, content)
+    if wire:
+        event.wire = {name: (value, header) for name, (value, header) in wire[0].items()}
     message = Message(event, tuple((name, value) for name, value in forward), ttl)
     message.key = key
     return message
