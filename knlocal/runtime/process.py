@@ -43,6 +43,7 @@ from knlocal.runtime.process_environment import POD_UID, environment
 from knlocal.runtime.process_launch import Bell, Launch, Shims, reap
 from knlocal.runtime.process_ports import Ports
 from knlocal.runtime.process_state import HeldPod, HeldProcess, load
+from knlocal.runtime.process_stats import Usage
 from knlocal.runtime.realtime import CLOCK
 from knlocal.runtime.signals import hears_sigterm
 from knlocal.runtime.unbroken import Unbroken
@@ -73,7 +74,7 @@ class ProcessRuntime(Runtime):
         self._ports = Ports()
         self._shims = Shims()
         self._listeners: set[asyncio.Queue[ContainerEvent]] = set()
-        self._usage: dict[str, tuple[float, float]] = {}
+        self._usage = Usage(clock)
         self._started = False
         self._unbroken = Unbroken()
 
@@ -271,8 +272,8 @@ class ProcessRuntime(Runtime):
             held.delete()
             self._pods.pop(pod.uid, None)
             self._ports.release(pod)
+        self._usage.forget(held.containers.values())
         for one in held.containers.values():
-            self._usage.pop(str(one.run_folder), None)
             self._tell(held, one, "removed")
 
     async def inspect(self, pod: PodId) -> PodState | None:
@@ -370,16 +371,7 @@ class ProcessRuntime(Runtime):
 
     async def stats(self, pod: PodId) -> Mapping[str, tuple[float, int]]:
         held = self._pods.get(pod.uid)
-        running = [one for one in (held.containers.values() if held else ()) if one.running]
-        measured = await asyncio.gather(*(asyncio.to_thread(_measure, one) for one in running))
-        found = {}
-        for one, (spent, memory, born) in zip(running, measured, strict=True):
-            now = self._clock.now().timestamp()
-            before, then = self._usage.get(str(one.run_folder), (0.0, born))
-            self._usage[str(one.run_folder)] = (spent, now)
-            passed = now - then
-            found[one.name] = (max(0.0, (spent - before) / passed) if passed > 0 else 0.0, memory)
-        return found
+        return await self._usage.read(held.containers.values() if held is not None else ())
 
     # -- images and ground --------------------------------------------------------------------
 
@@ -468,24 +460,6 @@ def _kill_strays(pod_uid: str) -> None:
                 process.kill()
         except (psutil.Error, OSError):
             continue
-
-
-def _measure(one: HeldProcess) -> tuple[float, int, float]:
-    """CPU seconds, bytes, and birth of a process with its descendants."""
-    spent, memory = 0.0, 0
-    process = one.process()
-    try:
-        family = [process, *process.children(recursive=True)] if process is not None else []
-    except psutil.Error:
-        family = []
-    for member in family:
-        try:
-            times = member.cpu_times()
-            spent += times.user + times.system
-            memory += member.memory_info().rss
-        except psutil.Error:
-            continue
-    return spent, memory, one.born
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:

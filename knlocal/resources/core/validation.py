@@ -29,7 +29,7 @@ from knlocal.resources.core.words import (
 from knlocal.resources.cron import schedule_problem
 from knlocal.resources.field_errors import FieldErrors
 from knlocal.resources.kinds import AdmissionContext
-from knlocal.resources.names import config_map_key
+from knlocal.resources.names import config_map_key, port_number
 
 _MOST_DATA = 1024 * 1024
 
@@ -132,10 +132,8 @@ def _ports(ports: list[Any]) -> Errors:
     places: set[tuple[Any, Any]] = set()
     for index, port in enumerate(ports):
         path = f"spec.ports[{index}]"
-        number, name = port.get("port"), port.get("name") or ""
-        if not isinstance(number, int) or not 1 <= number <= 65535:
-            what = "must be between 1 and 65535, inclusive"
-            errors.append(invalid(f"{path}.port", number or 0, what))
+        number, name = port.get("port") or 0, port.get("name") or ""
+        errors += [invalid(f"{path}.port", number, what) for what in port_number(number)]
         if port.get("protocol") not in ("TCP", "UDP", "SCTP"):
             errors.append(
                 not_supported(f"{path}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
