@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +90,20 @@ def from_label_selector(selector: Mapping[str, Any] | None) -> Selector:
     return Selector(tuple(requirements))
 
 
-def label_selector_problem(selector: Mapping[str, Any] | None) -> str:
+def label_selector_problem(selector: Any) -> str:
     """What is wrong with a `metav1.LabelSelector`, as Kubernetes says it; "" when nothing is."""
-    for expression in (selector or {}).get("matchExpressions") or ():
+    wanted: Any = selector or {}
+    expressions: Any = ()
+    if isinstance(wanted, Mapping):
+        expressions = wanted.get("matchExpressions") or ()
+        wanted = wanted.get("matchLabels") or {}
+    if not isinstance(wanted, Mapping) or not all(isinstance(v, str) for v in wanted.values()):
+        return "matchLabels must be a map of strings"
+    if isinstance(expressions, str) or not isinstance(expressions, Sequence):
+        return "matchExpressions must be a list"
+    for expression in expressions:
+        if not isinstance(expression, Mapping):
+            return "matchExpressions must be a list of objects"
         operator, values = expression.get("operator", ""), expression.get("values") or ()
         if operator not in _OPERATORS:
             return f'"{operator}" is not a valid label selector operator'

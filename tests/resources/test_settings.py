@@ -241,6 +241,18 @@ def test_eventing_features_have_knatives_defaults() -> None:
         settings.EventingFeatures.parse({"delivery-timeout": "sometimes"})
 
 
+@pytest.mark.parametrize(
+    "selector",
+    ["5", "[a]", "matchLabels: [a]", "matchLabels: {a: 1}", "matchExpressions: 5",
+     "matchExpressions: [a]", "matchExpressions: [{key: a, operator: Like}]",
+     "matchExpressions: [{key: a, operator: In}]",
+     "matchExpressions: [{key: a, operator: Exists, values: [b]}]"],
+)  # fmt: skip
+def test_sugar_refuses_what_selects_nothing_sensible(selector: str) -> None:
+    with pytest.raises(SettingsError, match="trigger-selector"):
+        settings.Sugar.parse({"trigger-selector": selector})
+
+
 def test_sugar_tells_off_from_everything() -> None:
     assert settings.Sugar.parse({}).namespace_selector is None
     assert settings.Sugar.parse({"namespace-selector": "{}"}).namespace_selector == {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from knlocal.resources.labels import label_selector_problem
 from knlocal.resources.settings.parsing import (
     EXAMPLE_KEY,
     SettingsError,
@@ -233,8 +234,8 @@ class Sugar:
             ("namespace-selector", found.namespace_selector),
             ("trigger-selector", found.trigger_selector),
         ):
-            if value is not None and not isinstance(value, Mapping):
-                raise SettingsError(f'failed to parse "{name}": not a label selector')
+            if problem := label_selector_problem(value):
+                raise SettingsError(f'failed to parse "{name}": {problem}')
         return found
 
 
