@@ -73,7 +73,8 @@ class EventFeed:
                     yield found
 
     async def _differences(self) -> list[ContainerEvent]:
-        """Compare all containers with what was known; the first look reports nothing."""
+        """Compare all containers with what was known. Of the first look only programs' ends are
+        told: whoever has just begun to listen may have seen them run a moment ago."""
         listed = await self._engine.get(
             "/containers/json",
             all=True,
@@ -90,8 +91,11 @@ class EventFeed:
             rank = _RANKS.get(str(one.get("State")), _EXITED)
             moved = self._move(one["Id"], tag, rank)
             paused = self._pause(one["Id"], tag, one.get("State") == "paused")
-            if not first:
-                events += [event for event in (moved, paused) if event is not None]
+            if first:
+                paused = None
+                if rank != _EXITED or tag.role == "sandbox":
+                    moved = None
+            events += [event for event in (moved, paused) if event is not None]
         for gone in self._known.keys() - seen:
             if event := self._move(gone, self._known[gone].tag, _REMOVED):
                 events.append(event)

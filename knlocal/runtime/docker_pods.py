@@ -7,6 +7,7 @@ runtime starts, so a restarted daemon knows what an earlier one made.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from knlocal.runtime import docker_state, labels
 from knlocal.runtime.api import ContainerPlan, PodId, RuntimeFailure
 from knlocal.runtime.docker_gates import Gate
+
+#: Pods that were removed and are still remembered: the engine tells of their ends a moment later.
+_FORMER = 1000
 
 
 @dataclass
@@ -68,6 +72,7 @@ class Pods:
 
     def __init__(self, left_closed: Callable[[PodId], Gate | None]) -> None:
         self._pods: dict[str, HeldPod] = {}
+        self._former: OrderedDict[str, HeldPod] = OrderedDict()
         self._left_closed = left_closed
 
     def all(self) -> list[HeldPod]:
@@ -85,11 +90,14 @@ class Pods:
             raise RuntimeFailure("PodRemoved", f'pod "{pod.id.name}" was removed meanwhile')
 
     def drop(self, pod: PodId) -> None:
-        self._pods.pop(pod.uid, None)
+        if (held := self._pods.pop(pod.uid, None)) is not None:
+            self._former[pod.uid] = held
+            if len(self._former) > _FORMER:
+                self._former.popitem(last=False)
 
     def is_current(self, tag: labels.Tag, container_id: str) -> bool:
         """Whether a container stands for its name, or is an older attempt's remains."""
-        pod = self._pods.get(tag.id.uid)
+        pod = self._pods.get(tag.id.uid) or self._former.get(tag.id.uid)
         if pod is None:
             return True
         if tag.role == "sandbox":

@@ -349,7 +349,8 @@ class ProcessRuntime(Runtime):
     async def attach(self, pod: PodId, container: str, *, stdin: bool) -> ExecStream:
         self._inside(pod, container)
         held = self._pods[pod.uid].containers[container]
-        lines = self.logs(pod, container, LogOptions(follow=True, tail=0))
+        # By date, not by place: it is from now on, whenever somebody begins to read.
+        lines = self.logs(pod, container, LogOptions(follow=True, since=self._clock.now()))
         return process_exec.LogStream(lines, lambda: held.state().exit_code or 0)
 
     def _inside(self, pod: PodId, container: str) -> tuple[Path, Mapping[str, str]]:

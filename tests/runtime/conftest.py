@@ -197,5 +197,24 @@ async def events_of(runtime: Runtime) -> AsyncIterator[Collected]:
         await collected.close()
 
 
+async def until_heard(house: House, runtime: Runtime, seen: Collected) -> None:
+    """Return once events are known to come: some have. Those are forgotten again."""
+
+    async def heard() -> bool:
+        probe = pod_of(house.python("", name="probe"))
+        await runtime.prepare(probe)
+        await runtime.start_container(probe, "probe")
+        await runtime.remove(probe.id)
+        return bool(seen.seen)
+
+    await eventually(heard)
+    done = pod_of(house.python("", name="last"))
+    await runtime.prepare(done)
+    await runtime.start_container(done, "last")
+    await runtime.remove(done.id)
+    await eventually(lambda: "removed" in seen.of("last"))  # so nothing earlier is still to come
+    seen.seen.clear()
+
+
 def environment_of(text: str) -> Mapping[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)

@@ -33,6 +33,7 @@ from tests.runtime.conftest import (
     pod_id,
     pod_of,
     run_to_end,
+    until_heard,
     until_state,
 )
 
@@ -187,7 +188,7 @@ async def test_last_words_are_kept(house: House, runtime: Runtime) -> None:
 async def test_a_container_over_its_memory_limit_is_killed(house: House, runtime: Runtime) -> None:
     hungry = httpd(args=("eat", "200"), memory_limit=64 << 20)
     async with events_of(runtime) as seen:
-        await asyncio.sleep(0.2)
+        await until_heard(house, runtime, seen)
         plan = pod_of(hungry)
         ended = await run_to_end(runtime, plan)
         assert (ended.oom_killed, ended.exit_code) == (True, 137)

@@ -218,6 +218,22 @@ async def test_a_log_that_turns_over_is_followed_without_a_gap(house: House) -> 
     assert [int(line[:4]) for line in text.splitlines()] == list(range(200))
 
 
+async def test_attaching_begins_at_once_though_nobody_reads_yet(
+    house: House, runtime: Runtime
+) -> None:
+    code = "import signal; print('up', flush=True); signal.sigwait({10}); print('bye', flush=True)"
+    plan = pod_of(house.python(f"import signal; signal.pthread_sigmask(0, {{10}}); {code}"))
+    await runtime.prepare(plan)
+    await runtime.start_container(plan, "user")
+    await eventually(lambda: logs(runtime, plan.id))
+    stream = await runtime.attach(plan.id, "user", stdin=False)
+    path = house.folder / "processes" / plan.id.uid / "pod.json"
+    os.kill(json.loads(path.read_text())["containers"]["user"]["pid"], signal.SIGUSR1)
+    await until_state(runtime, plan.id, "exited")
+    assert b"".join([data async for _, data in stream]) == b"bye\n"
+    await stream.close()
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root to switch users")
 async def test_root_can_run_a_program_as_another_user(house: House, runtime: Runtime) -> None:
     code = "import os; print(os.getuid(), os.getgid(), os.getgroups())"

@@ -25,6 +25,7 @@ from tests.runtime.conftest import (
     pod_id,
     pod_of,
     run_to_end,
+    until_heard,
     until_state,
 )
 
@@ -38,6 +39,17 @@ signal.signal(signal.SIGTERM, bye)
 print("up", flush=True)
 while True:
     signal.pause()
+"""
+TALKATIVE = """
+import os, signal, sys, time
+def bye(*_):
+    os.write(1, b"bye\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, bye)
+os.write(1, b"up\\n")
+while True:
+    os.write(1, b"on\\n")
+    time.sleep(0.02)
 """
 STUBBORN = """
 import signal
@@ -488,19 +500,23 @@ async def test_a_command_left_alone_can_be_closed(house: House, runtime: Runtime
 
 
 async def test_attaching_shows_what_is_written_from_now_on(house: House, runtime: Runtime) -> None:
-    pod = await started(runtime, house, POLITE)
-    await until_logged(runtime, pod, "up")
+    pod = await started(runtime, house, TALKATIVE)
+    await until_logged(runtime, pod, "on")
     stream = await runtime.attach(pod, "user", stdin=False)
-    reading = asyncio.create_task(_all_of(stream))
-    await asyncio.sleep(0.05)
+    seen: list[bytes] = []
+
+    async def read() -> None:
+        async for _, data in stream:
+            seen.append(data)
+
+    reading = asyncio.create_task(read())
+    await eventually(lambda: seen)  # an engine says that it is attached before it is
     await runtime.stop_container(pod, "user", 10)
-    assert await asyncio.wait_for(reading, 30) == b"bye\n"
+    await asyncio.wait_for(reading, 30)
+    first, *_, last = b"".join(seen).splitlines()
+    assert (first, last) == (b"on", b"bye")
     assert await stream.wait() == 0
     await stream.close()
-
-
-async def _all_of(stream: object) -> bytes:
-    return b"".join([data async for _, data in stream])  # type: ignore[attr-defined]
 
 
 # -- looking ------------------------------------------------------------------------------------
@@ -508,19 +524,7 @@ async def _all_of(stream: object) -> bytes:
 
 async def test_events_tell_what_happens_in_order(house: House, runtime: Runtime) -> None:
     async with events_of(runtime) as seen:
-        probe = pod_of(house.python(""))
-
-        # Events are heard once one of them has been: only then is the connection known to stand.
-        async def heard() -> bool:
-            await runtime.prepare(probe)
-            await runtime.start_container(probe, "user")
-            return bool(seen.seen)
-
-        await eventually(heard)
-        await until_state(runtime, probe.id, "exited")
-        await runtime.remove(probe.id)
-        await eventually(lambda: "removed" in seen.of())
-        seen.seen.clear()
+        await until_heard(house, runtime, seen)
         plan = pod_of(house.python(""))
         await run_to_end(runtime, plan)
         await eventually(lambda: "exited" in seen.of())
@@ -566,7 +570,6 @@ async def test_a_restarted_daemon_adopts_what_runs(house: House) -> None:
     again = await second.start_container(plan, "user")
     assert again.container_id == found.containers["user"].container_id
     async with events_of(second) as seen:
-        await asyncio.sleep(0.1)
         await second.stop_container(pod, "user", 0)
         await eventually(lambda: "exited" in seen.of())
     await second.remove(pod)
