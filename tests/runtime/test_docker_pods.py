@@ -24,6 +24,7 @@ from knlocal.runtime.api import (
     RuntimeFailure,
 )
 from tests.images import build
+from tests.images.programs import SURVIVOR
 from tests.runtime.conftest import (
     House,
     events_of,
@@ -33,7 +34,6 @@ from tests.runtime.conftest import (
     pod_id,
     pod_of,
     run_to_end,
-    until_heard,
     until_state,
 )
 
@@ -185,14 +185,19 @@ async def test_last_words_are_kept(house: House, runtime: Runtime) -> None:
 # -- limits and identity --------------------------------------------------------------------------
 
 
-async def test_a_container_over_its_memory_limit_is_killed(house: House, runtime: Runtime) -> None:
-    hungry = httpd(args=("eat", "200"), memory_limit=64 << 20)
+async def test_running_out_of_memory_is_told(house: House, runtime: Runtime) -> None:
     async with events_of(runtime) as seen:
-        await until_heard(house, runtime, seen)
-        plan = pod_of(hungry)
-        ended = await run_to_end(runtime, plan)
+        plan = await serve(runtime, house.python(SURVIVOR, memory_limit=64 << 20))
+        await eventually(lambda: "oom" in seen.of())
+        await runtime.stop_container(plan.id, "user", 0)
+        ended = await until_state(runtime, plan.id, "exited")
         assert (ended.oom_killed, ended.exit_code) == (True, 137)
-        await eventually(lambda: "oom" in seen.of() and "exited" in seen.of())
+        await eventually(lambda: "exited" in seen.of())
+
+
+async def test_a_container_over_its_memory_limit_is_killed(runtime: Runtime) -> None:
+    hungry = pod_of(httpd(args=("eat", "200"), memory_limit=64 << 20))
+    assert (await run_to_end(runtime, hungry)).exit_code == 137
     modest = pod_of(httpd(args=("eat", "20"), memory_limit=64 << 20))
     await runtime.prepare(modest)
     await runtime.start_container(modest, "user")

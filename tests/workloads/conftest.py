@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import sys
 import uuid
@@ -19,7 +20,7 @@ from knlocal.control.manager import Manager
 from knlocal.resources.base import GroupKind, Obj, status_of
 from knlocal.resources.core.kinds import KINDS
 from knlocal.resources.kinds import KindRegistry
-from knlocal.runtime.api import Runtime
+from knlocal.runtime.api import PodId, Runtime
 from knlocal.store.store import Store
 from knlocal.workloads.deployments import DeploymentController
 from knlocal.workloads.kubelet import Kubelet
@@ -132,6 +133,35 @@ class Cluster:
             pytest.fail(f"not so after {seconds} s: {what or condition}\n{shown}\n{told}")
         finally:
             stop()
+
+    async def comes(self, condition: Callable[[], Any]) -> Any:
+        """Wait for what the store says nothing of: what `condition` gives (awaited when it must be)
+        once it is true."""
+        clock = self.kubelet.node.machine_clock
+        async with clock.timeout(DEADLINE):
+            while True:
+                value = condition()
+                if inspect.isawaitable(value):
+                    value = await value
+                if value:
+                    return value
+                await clock.sleep(0.01)
+
+    async def removed(self, pod: PodId) -> None:
+        """Nothing of the pod is left on the engine."""
+
+        async def gone() -> bool:
+            return await self.runtime.inspect(pod) is None
+
+        await self.comes(gone)
+
+    async def gone_from_engine(self) -> None:
+        """No pod is left, whatever the store says."""
+
+        async def none() -> bool:
+            return not await self.runtime.pods()
+
+        await self.comes(none)
 
     async def pod_where(self, name: str, condition: Callable[[Obj], Any]) -> Obj:
         await self.until(

@@ -15,6 +15,7 @@ from knlocal.clock import VirtualClock
 from knlocal.resources.base import GroupKind, Obj
 from knlocal.resources.core.kinds import KINDS
 from knlocal.resources.kinds import KindRegistry
+from knlocal.runtime.api import ContainerEvent
 from knlocal.store.store import Store
 from knlocal.workloads.environment import ConfigError, PodFacts, container_environment
 from knlocal.workloads.expansion import expand, expand_all
@@ -22,6 +23,7 @@ from knlocal.workloads.payload import PayloadFile, read_payload, write_payload
 from knlocal.workloads.podplan import Ground, PodNetwork, plan_pod
 from knlocal.workloads.tokens import LocalIssuer
 from knlocal.workloads.volumes import PodVolumes, references, remove_all_volumes
+from tests.images.programs import SURVIVOR
 from tests.workloads.conftest import Cluster, state
 
 FACTS = PodFacts(ip="10.0.0.9", host_ip="10.0.0.1")
@@ -444,9 +446,12 @@ async def test_a_running_container_sees_a_changed_config_map(cluster: Cluster) -
 @pytest.mark.docker
 @pytest.mark.parametrize("engine", ["docker"], indirect=True)
 async def test_too_much_memory_is_an_oom_kill(cluster: Cluster) -> None:
-    eat = "x = [bytearray(1024 * 1024) for _ in range(500)]"
-    one = cluster.container("app", eat, resources={"limits": {"memory": "40Mi"}})
+    told: list[ContainerEvent] = []
+    cluster.kubelet.event_listeners.append(told.append)
+    one = cluster.container("app", SURVIVOR, resources={"limits": {"memory": "40Mi"}})
     cluster.create(cluster.pod("web", containers=[one], restartPolicy="Never"))
+    await cluster.comes(lambda: any(event.what == "oom" for event in told))
+    await cluster.runtime.stop_container(told[-1].id, "app", 0)
     found = await cluster.pod_where("web", lambda p: state(p).get("terminated"))
     assert state(found)["terminated"]["reason"] == "OOMKilled"
     assert state(found)["terminated"]["exitCode"] == 137
