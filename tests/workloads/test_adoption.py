@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Daemons:
     def __init__(self, engine: str, folder: Path) -> None:
         self.engine, self.folder = engine, folder
         self.store = Store(KindRegistry(KINDS), SystemClock())
-        self.project = f"test-adopt-{id(self):x}"
+        self.project = f"test-adopt-{uuid.uuid4().hex[:8]}"
 
     async def runtime(self) -> Runtime:
         found = make_runtime(self.engine, self.project, self.folder)
@@ -73,8 +74,7 @@ async def test_a_new_daemon_adopts_what_runs(daemons: Daemons) -> None:
         cluster.store.subscribe(
             lambda e: seen.append(is_ready(e.obj)) if e.obj["kind"] == "Pod" else None
         )
-        while not cluster.kubelet.workers or cluster.kubelet.busy:
-            await cluster.kubelet.node.machine_clock.sleep(0.01)
+        await cluster.comes(lambda: cluster.kubelet.workers and not cluster.kubelet.busy)
         pod = await cluster.running("web")
         assert container_status(pod)["containerID"] == before["containerID"]
         assert container_status(pod)["state"] == before["state"]
@@ -136,9 +136,7 @@ async def test_what_nobody_owns_is_removed(daemons: Daemons) -> None:
     daemons.store.delete(POD, "default", "web", grace_seconds=0)
     runtime = await daemons.runtime()
     async with daemons.daemon(runtime) as cluster:
-        async with asyncio.timeout(20):
-            while await runtime.pods():
-                await cluster.kubelet.node.machine_clock.sleep(0.01)
+        await cluster.gone_from_engine()
     await runtime.close()
 
 
@@ -220,8 +218,7 @@ async def test_while_the_engine_is_away_pods_stay_and_then_go_on(
         await cluster.running("old")
         down = True
         cluster.create(cluster.pod("new"))
-        while told != [False]:
-            await cluster.kubelet.node.machine_clock.sleep(0.01)
+        await cluster.comes(lambda: told == [False])
         assert is_ready(cluster.find("old") or {})
         down = False
         await cluster.running("new")

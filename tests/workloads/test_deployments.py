@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -161,8 +160,7 @@ async def test_a_standby_becomes_the_first_pod(cluster: Cluster, found: Found, i
     first = live(cluster)[0]["metadata"]
     scale(cluster, 0)
     await cluster.until(lambda: not cluster.store.list(POD))
-    while not found.standbys.names():
-        await cluster.kubelet.node.machine_clock.sleep(0.01)
+    await cluster.comes(found.standbys.names)
     [name] = found.standbys.names()
     assert (name == first["name"]) == (idle == "freeze")
     assert not cluster.store.list(POD)
@@ -196,11 +194,9 @@ async def test_frozen_standbys_are_kept_up_to_their_count_and_serve_again(
 
 async def test_a_standby_goes_with_its_deployment(cluster: Cluster, found: Found) -> None:
     cluster.create(deployment(cluster, 0, annotations={"knlocal.dev/standby": "stop"}))
-    while not found.standbys.names():
-        await cluster.kubelet.node.machine_clock.sleep(0.01)
+    await cluster.comes(found.standbys.names)
     cluster.store.delete(DEPLOYMENT, "default", "web")
-    while await cluster.runtime.pods():
-        await cluster.kubelet.node.machine_clock.sleep(0.01)
+    await cluster.gone_from_engine()
     assert not found.standbys.names()
 
 
@@ -208,15 +204,19 @@ async def test_of_many_deployments_made_at_once_only_the_last_few_get_a_standby(
     cluster: Cluster, found: Found
 ) -> None:
     found.standbys._most = 2
-    for number in range(8):
-        one = deployment(cluster, 0, annotations={"knlocal.dev/standby": "stop"})
-        one["metadata"]["name"] = f"web-{number}"
-        cluster.create(one)
+    async with found.standbys._one_at_a_time:  # none is begun before all are known
+        for number in range(8):
+            one = deployment(cluster, 0, annotations={"knlocal.dev/standby": "stop"})
+            one["metadata"]["name"] = f"web-{number}"
+            cluster.create(one)
+        await cluster.manager.settled()
     prepared = set()
-    async with asyncio.timeout(20):
-        while len(found.standbys.names()) < 2 or found.standbys.busy:
-            prepared |= {state.id.name for state in await cluster.runtime.pods()}
-            await cluster.kubelet.node.machine_clock.sleep(0.01)
+
+    async def done() -> bool:
+        prepared.update(state.id.name for state in await cluster.runtime.pods())
+        return len(found.standbys.names()) == 2 and not found.standbys.busy
+
+    await cluster.comes(done)
     assert {name.rsplit("-", 2)[0] for name in found.standbys.names()} == {"web-6", "web-7"}
     assert len(prepared) <= 2
 
@@ -238,12 +238,10 @@ async def test_a_standby_knows_the_latest_configuration(cluster: Cluster, found:
             cluster, 0, annotations={"knlocal.dev/standby": "stop"}, pod={"containers": [one]}
         )
     )
-    while not found.standbys.names():
-        await cluster.kubelet.node.machine_clock.sleep(0.01)
+    await cluster.comes(found.standbys.names)
     cluster.store.update(config("new"))
     await cluster.manager.settled()
-    while found.standbys.busy:
-        await cluster.kubelet.node.machine_clock.sleep(0.01)
+    await cluster.comes(lambda: not found.standbys.busy)
     scale(cluster, 1)
     await complete(cluster, 1)
     _, body = await cluster.get(live(cluster)[0]["metadata"]["name"])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from knlocal.clock import SystemClock
 from knlocal.resources.base import GroupKind, Obj
 from knlocal.runtime.api import PodId, PodState
 from knlocal.workloads.kubelet import Kubelet
 from tests.workloads.conftest import (
-    DEADLINE,
     POD,
     Cluster,
     Found,
@@ -52,24 +49,16 @@ def make_controllers(with_standbys: MakeControllers) -> MakeControllers:
     return with_standbys
 
 
-async def real(condition: Callable[[], Any]) -> Any:
-    """Wait for something outside the store."""
-    clock = SystemClock()
-    async with clock.timeout(DEADLINE):
-        while not (value := condition()):
-            await clock.sleep(0.01)
-        return value
-
-
 async def only(cluster: Cluster, state: str) -> PodState:
     """The one pod there is, as soon as its container is in that state."""
-    clock = SystemClock()
-    async with clock.timeout(DEADLINE):
-        while True:
-            pods = await cluster.runtime.pods()
-            if len(pods) == 1 and (one := pods[0].containers.get("app")) and one.state == state:
-                return pods[0]
-            await clock.sleep(0.01)
+
+    async def look() -> PodState | None:
+        pods = await cluster.runtime.pods()
+        one = pods[0].containers.get("app") if len(pods) == 1 else None
+        return pods[0] if one is not None and one.state == state else None
+
+    found: PodState = await cluster.comes(look)
+    return found
 
 
 async def frozen(cluster: Cluster, found: Found, **extra: Any) -> PodState:
@@ -82,7 +71,7 @@ async def frozen(cluster: Cluster, found: Found, **extra: Any) -> PodState:
     await cluster.get(live(cluster)[0]["metadata"]["name"])
     scale(cluster, 0)
     await cluster.until(lambda: not cluster.store.list(POD))
-    await real(found.standbys.names)
+    await cluster.comes(found.standbys.names)
     return await only(cluster, "paused")
 
 
@@ -107,7 +96,7 @@ async def test_a_frozen_pod_that_dies_is_followed_by_a_prepared_one(
     """As when the engine is restarted: nothing that was paused survives that."""
     before = await frozen(cluster, found)
     await cluster.runtime.stop_container(before.id, "app", 0)
-    await real(lambda: found.standbys.names() not in ([], [before.id.name]))
+    await cluster.comes(lambda: found.standbys.names() not in ([], [before.id.name]))
     prepared = await only(cluster, "created")
     scale(cluster, 1)
     await complete(cluster, 1)
@@ -129,10 +118,7 @@ async def test_a_frozen_pod_goes_when_its_template_changes(cluster: Cluster, fou
 async def test_a_frozen_pod_goes_with_its_deployment(cluster: Cluster, found: Found) -> None:
     before = await frozen(cluster, found)
     cluster.store.delete(DEPLOYMENT, "default", "web")
-    clock = SystemClock()
-    async with clock.timeout(DEADLINE):
-        while await cluster.runtime.inspect(before.id):
-            await clock.sleep(0.01)
+    await cluster.removed(before.id)
     assert not found.standbys.names()
 
 
@@ -149,17 +135,17 @@ async def test_a_later_daemon_clears_away_what_was_frozen(cluster: Cluster, foun
     await cluster.manager.stop()
     later = Kubelet(cluster.store, cluster.runtime, cluster.kubelet.node.root)
     await later.start()
-    clock = SystemClock()
-    async with clock.timeout(DEADLINE):
-        while await cluster.runtime.inspect(before.id):
-            await clock.sleep(0.01)
+    await cluster.removed(before.id)
     await later.stop()
 
 
 async def test_the_log_of_a_frozen_pod_can_be_read(cluster: Cluster, found: Found) -> None:
     before = await frozen(cluster, found)
-    lines = [chunk async for chunk in cluster.runtime.logs(before.id, "app")]
-    assert b"".join(lines) == b"asked 1\n"
+
+    async def log() -> bytes:
+        return b"".join([chunk async for chunk in cluster.runtime.logs(before.id, "app")])
+
+    assert await cluster.comes(log) == b"asked 1\n"  # it is written by someone who is not frozen
 
 
 async def test_changing_ones_mind_again_and_again_ends_with_the_last_word(
@@ -214,12 +200,12 @@ async def test_a_standby_that_somebody_removes_is_followed_by_another(
     await complete(cluster, 1)
     scale(cluster, 0)
     await cluster.until(lambda: not cluster.store.list(POD))
-    await real(found.standbys.names)
+    await cluster.comes(found.standbys.names)
     before = await only(cluster, "paused" if idle == "freeze" else "created")
     labels = (f"dev.knlocal.uid={before.id.uid}", f"dev.knlocal.role={role}")
     filters = [part for label in labels for part in ("--filter", f"label={label}")]
     await docker("rm", "-f", await docker("ps", "-aq", *filters))
-    await real(lambda: found.standbys.names() not in ([], [before.id.name]))
+    await cluster.comes(lambda: found.standbys.names() not in ([], [before.id.name]))
     after = await only(cluster, "created")
     scale(cluster, 1)
     await complete(cluster, 1)

@@ -69,9 +69,7 @@ async def test_hooks_run_after_the_start_and_before_the_stop(
     await cluster.running("web")
     worker = next(iter(cluster.kubelet.workers.values()))
     place = worker.run.volumes.folder / "volumes" / "v" if engine == "docker" else tmp_path
-    async with asyncio.timeout(10):
-        while not (place / "started").exists():
-            await cluster.kubelet.node.machine_clock.sleep(0.01)
+    await cluster.comes((place / "started").exists)
     seen = []
     worker.run.volumes.tear_down = lambda: seen.append((place / "stopping").exists())  # type: ignore[method-assign]
     cluster.store.delete(POD, "default", "web")

@@ -119,8 +119,7 @@ async def test_a_forced_deletion_does_not_wait(cluster: Cluster) -> None:
     await cluster.running("web")
     cluster.store.delete(GroupKind("", "Pod"), "default", "web", grace_seconds=0)
     assert cluster.find("web") is None
-    while cluster.kubelet.workers:
-        await cluster.kubelet.node.machine_clock.sleep(0.01)
+    await cluster.comes(lambda: not cluster.kubelet.workers)
     assert await cluster.runtime.pods() == []
 
 

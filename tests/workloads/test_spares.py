@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.docker
 
 DEPLOYMENT = GroupKind("apps", "Deployment")
 POD = GroupKind("", "Pod")
+SECOND = {"revision": "app-00002"}
 
 MAIN = """
 import http.server, os, socket
@@ -103,12 +105,14 @@ class Saves:
     async def spare(self, number: int) -> PodId:
         """What is held for that save, once it is."""
         wanted = f"app-{number:05d}-deployment-"
-        clock = self.cluster.kubelet.node.machine_clock
-        async with clock.timeout(30):
-            while not any(name.startswith(wanted) for name in self.spares.names()):
-                await clock.sleep(0.01)
-        states = await self.cluster.runtime.pods()
-        return next(state.id for state in states if state.id.name.startswith(wanted))
+
+        async def look() -> PodId | None:
+            names = {name for name in self.spares.names() if name.startswith(wanted)}
+            states = await self.cluster.runtime.pods()
+            return next((state.id for state in states if state.id.name in names), None)
+
+        found: PodId = await self.cluster.comes(look)
+        return found
 
 
 @pytest.fixture
@@ -163,11 +167,23 @@ async def test_what_was_not_expected_is_right_all_the_same(saves: Saves) -> None
     assert (await saves.answer(2)).startswith("save-2 app-00002 blue")
 
 
-async def test_a_save_that_comes_while_the_spare_is_being_made_has_it(saves: Saves) -> None:
+async def test_a_save_that_comes_while_the_spare_is_being_made_has_it(
+    saves: Saves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold, begun, go_on = saves.cluster.runtime.hold, asyncio.Event(), asyncio.Event()
+
+    async def slowly(plan: PodPlan, container: str, late: str) -> bool:
+        begun.set()
+        await go_on.wait()
+        return await hold(plan, container, late)
+
+    monkeypatch.setattr(saves.cluster.runtime, "hold", slowly)
     saves.save(1)
     await saves.runs(1)
-    await saves.cluster.until(lambda: saves.spares.busy)
+    await saves.cluster.comes(begun.is_set)
     saves.save(2)
+    await saves.cluster.until(lambda: saves.cluster.store.list(POD, "default", SECOND))
+    go_on.set()
     assert (await saves.answer(2)).startswith("save-2 app-00002 red")
     await saves.spare(3)
     assert await names(saves.cluster.runtime) == {"app-00001", "app-00002", "app-00003"}
@@ -179,10 +195,12 @@ async def test_a_spare_that_is_killed_is_replaced(saves: Saves) -> None:
     state = await saves.cluster.runtime.inspect(spare)
     assert state is not None
     docker("kill", state.containers["user-container"].container_id)
-    clock = saves.cluster.kubelet.node.machine_clock
-    async with clock.timeout(30):
-        while (again := await saves.spare(2)).uid == spare.uid:
-            await clock.sleep(0.02)
+
+    async def another() -> PodId | None:
+        again = await saves.spare(2)
+        return None if again.uid == spare.uid else again
+
+    again = await saves.cluster.comes(another)
     saves.save(2)
     assert uid_of(await saves.runs(2)) == again.uid
 
@@ -207,10 +225,7 @@ async def test_a_spare_goes_with_the_deployment_it_follows(saves: Saves) -> None
     obj = saves.save(1)
     spare = await saves.spare(2)
     saves.cluster.store.delete(DEPLOYMENT, "default", obj["metadata"]["name"])
-    clock = saves.cluster.kubelet.node.machine_clock
-    async with clock.timeout(30):
-        while await saves.cluster.runtime.inspect(spare) is not None:
-            await clock.sleep(0.02)
+    await saves.cluster.removed(spare)
     assert not saves.spares.names()
 
 
@@ -224,7 +239,7 @@ async def test_nothing_is_held_where_no_save_can_come(saves: Saves) -> None:
     obj["spec"]["selector"] = {"matchLabels": {"revision": "other"}}
     obj["spec"]["template"]["metadata"]["labels"] = {"revision": "other"}
     saves.cluster.create(obj)
-    await saves.cluster.until(lambda: not saves.spares.busy)
+    await saves.cluster.comes(lambda: not saves.spares.busy)
     assert len(saves.spares.names()) == 1
 
 
@@ -241,10 +256,7 @@ async def test_where_nothing_can_be_held_it_is_tried_once_for_each_save(
     for number in (1, 2):
         saves.save(number)
         assert (await saves.answer(number)).startswith(f"save-{number} ")
-        clock = saves.cluster.kubelet.node.machine_clock
-        async with clock.timeout(30):
-            while len(tried) < number or saves.spares.busy:
-                await clock.sleep(0.01)
+        await saves.cluster.comes(lambda n=number: len(tried) >= n and not saves.spares.busy)
     assert tried == ["app-00002", "app-00003"]
     assert saves.spares.names() == []
 
@@ -260,10 +272,7 @@ async def test_a_later_daemon_clears_away_what_an_earlier_one_held(
         spare = await saves.spare(2)
     assert await runtime.inspect(spare) is not None
     async with run_cluster(store, runtime, tmp_path) as later:
-        clock = later.kubelet.node.machine_clock
-        async with clock.timeout(30):
-            while await runtime.inspect(spare) is not None:
-                await clock.sleep(0.02)
+        await later.removed(spare)
         assert await names(runtime) == {"app-00001"}
 
 
