@@ -1,7 +1,7 @@
 """Programs in Python that tests of several rooms run."""
 
 #: Lives on while parts of it need too much memory, one after the other. When all of a container
-#: goes at once, an engine may miss why (Docker 20.10 with cgroup v1 does, once in twenty-five times).
+#: goes at once, an engine may miss why (Docker 20.10 with cgroup v1 does now and then).
 SURVIVOR = """
 import os, time
 while True:
