@@ -68,6 +68,7 @@ class Writer:
         self._check_subresource(request)
         target = request.target
         current = self._store.get(request.group_kind, target.namespace, target.name)
+        _check_version_is_given(request, obj)
         self._track(request, obj, self._reader.converted(request, current), options)
         stored = self._store.update(
             _storable(request, obj), options, subresource=request.target.subresource
@@ -319,6 +320,29 @@ def note_duplicates(request: ApiRequest, options: ApiWriteOptions, twice: list[s
         f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
         f"strict decoding error: {', '.join(said)}"
     )
+
+
+#: Kubernetes' own kinds that are only replaced by who knows their version, as all custom ones are
+#: (`AllowUnconditionalUpdate` of their strategies).
+_CONDITIONAL = {
+    "CustomResourceDefinition", "EndpointSlice", "Lease", "MutatingWebhookConfiguration",
+    "PodDisruptionBudget", "ValidatingWebhookConfiguration",
+}  # fmt: skip
+
+
+def _check_version_is_given(request: ApiRequest, obj: Obj) -> None:
+    kind = request.kind
+    if not kind.is_custom and kind.kind not in _CONDITIONAL:
+        return
+    if (obj.get("metadata") or {}).get("resourceVersion"):
+        return
+    what = "Invalid value: 0x0: must be specified for an update"
+    name, field = request.target.name, "metadata.resourceVersion"
+    raise Invalid(
+        f'{kind.resource} "{name}" is invalid: {field}: {what}',
+        group=kind.group, kind=kind.plural, name=name,
+        causes=[{"reason": "FieldValueInvalid", "message": what, "field": field}],
+    )  # fmt: skip
 
 
 def _storable(request: ApiRequest, obj: Obj) -> Obj:

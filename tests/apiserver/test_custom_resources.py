@@ -134,7 +134,7 @@ async def test_scale_reads_and_writes_where_the_crd_says(api: Api) -> None:
 
 async def test_a_changed_crd_serves_its_new_versions(api: Api) -> None:
     _, made, _ = await api.call("POST", CRDS, crd())
-    await api.call("POST", TABS, tab())
+    _, mine, _ = await api.call("POST", TABS, tab())
     made["spec"]["versions"] = made["spec"]["versions"][:1]
     made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][
         "extra"
@@ -143,9 +143,25 @@ async def test_a_changed_crd_serves_its_new_versions(api: Api) -> None:
     made["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
     status, answer, _ = await api.call("PUT", f"{CRDS}/crontabs.stable.example.com", made)
     assert status == 200, answer
-    _, answer, _ = await api.call("PUT", f"{TABS}/mine", tab(extra="yes"))
+    mine["spec"]["extra"] = "yes"
+    _, answer, _ = await api.call("PUT", f"{TABS}/mine", mine)
     assert answer["spec"]["extra"] == "yes"
     assert (await api.call("GET", TABS.replace("/v1/", "/v1beta1/")))[0] == 404
+
+
+async def test_a_custom_object_is_only_replaced_by_who_knows_its_version(api: Api) -> None:
+    await api.call("POST", CRDS, crd())
+    _, made, _ = await api.call("POST", TABS, tab())
+    version = made["metadata"].pop("resourceVersion")
+    for path in (f"{TABS}/mine", f"{TABS}/mine/status"):
+        status, answer, _ = await api.call("PUT", path, made)
+        assert (status, answer["reason"]) == (422, "Invalid")
+        assert answer["message"] == (
+            'crontabs.stable.example.com "mine" is invalid: metadata.resourceVersion: '
+            "Invalid value: 0x0: must be specified for an update"
+        )
+    made["metadata"]["resourceVersion"] = version
+    assert (await api.call("PUT", f"{TABS}/mine", made))[0] == 200
 
 
 async def test_a_deleted_crd_takes_its_objects_along(api: Api) -> None:
