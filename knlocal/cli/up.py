@@ -83,6 +83,7 @@ async def _serve(context: Context, screen: Screen) -> int:
     asked_to_stop = _stop_on_signals()
     begun = asyncio.ensure_future(daemon.start())
     stopped = asyncio.ensure_future(asked_to_stop.wait())
+    await asyncio.sleep(0)  # whoever reads that it starts can stop it: the project is held
     screen.header(context.settings)
     with contextlib.closing(screen):
         await asyncio.wait({begun, stopped}, return_when=asyncio.FIRST_COMPLETED)
