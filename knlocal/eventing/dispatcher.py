@@ -144,8 +144,9 @@ class Dispatcher:
         local = self._by_url.get(_canonical(url))
         if local is not None:
             verdict = await local.accept(
-                event, message.forward, parent=message.trail, via=subscription.name
-            )
+                event, message.forward, parent=message.trail, via=subscription.name,
+                through=message.through + 1,
+            )  # fmt: skip
             retry_after = {"retry-after": str(verdict.retry_after)} if verdict.retry_after else {}
             return Answer(verdict.status, retry_after, verdict.reason.encode())
         policy = subscription.policy

@@ -18,6 +18,10 @@ from knlocal.events import Event
 from knlocal.journal import Door, Journal, Trail
 
 MAX_TTL = 255
+MAX_THROUGH = 1000
+"""Brokers and channels that an event, and what is replied to it, may pass on end inside the daemon.
+Knative lets an event go round for ever between two brokers or channels that deliver to each other;
+here that would keep the daemon from its other work."""
 TTL = "knativebrokerttl"
 ARRIVAL = "knativearrivaltime"
 
@@ -80,6 +84,7 @@ class Exchange:
         owned: bool = False,
         parent: Trail | None = None,
         via: str = "",
+        through: int = 0,
     ) -> Verdict:
         """Take an event in, and return what the door says. As `offer`."""
         said: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
@@ -88,7 +93,7 @@ class Exchange:
             if not said.done():
                 said.set_result(verdict)
 
-        self.offer(event, forward, then, owned=owned, parent=parent, via=via)
+        self.offer(event, forward, then, owned=owned, parent=parent, via=via, through=through)
         return await said
 
     def offer(
@@ -100,10 +105,11 @@ class Exchange:
         owned: bool = False,
         parent: Trail | None = None,
         via: str = "",
+        through: int = 0,
     ) -> None:
         """Take an event in; `then` hears what the door says. `owned`: nobody else holds the event,
         so that it may be changed in place. `parent` and `via` tell which delivery it is the reply
-        to."""
+        to, `through` how many brokers and channels led here."""
         ttl: int | None = None
         now = self._transport.clock.now()
         if self.is_broker:
@@ -115,6 +121,10 @@ class Exchange:
             if not owned:
                 event = event.with_attributes({})
             _stamp(event, now)
+        if through >= MAX_THROUGH:
+            reason = f"dropped: the event went through {through} brokers and channels (a cycle?)"
+            then(self._refuse(event, 400, reason, parent, via))
+            return
         attributes = event.attributes
         subscriptions = self._subscriptions
         matched: Sequence[Subscription]
@@ -124,7 +134,7 @@ class Exchange:
             queues = self._queues
         else:
             queues = [one.worker[0].queue for one in matched]
-        message = Message(event, forward, ttl)
+        message = Message(event, forward, ttl, through=through)
         try:
             self.engine.check(message, queues)
         except Full as full:

@@ -12,6 +12,7 @@ import pytest
 
 from knlocal.clock import VirtualClock
 from knlocal.eventing.engines import DurableEngine, Engine, Limits, MemoryEngine
+from knlocal.eventing.exchange import MAX_THROUGH
 from knlocal.events import Event
 from tests.eventing.plane import Plane, Reply, broker_url, channel_url, subscription, trigger
 
@@ -342,6 +343,16 @@ async def test_a_reply_goes_on_with_the_headers_that_it_came_in(plane: Plane) ->
     assert headers["traceparent"] == trace
     assert "knative-asked" not in headers
     assert "x-secret" not in headers
+
+
+async def test_channels_that_lead_to_each_other_do_not_go_on_for_ever(plane: Plane) -> None:
+    one, dead = plane.recorder("one"), plane.recorder("dead")
+    await plane.channel("a", subscription("ab", channel_url("b")), subscription("s", one))
+    await plane.channel("b", subscription("ba", channel_url("a"), dead_letter=dead))
+    assert (await plane.post(channel_url("a"))).status == 202
+    await plane.settled(100_000)
+    assert len(one.ids) == MAX_THROUGH / 2
+    assert dead.ids == ["1"]
 
 
 async def test_without_a_subscriber_the_event_itself_is_the_reply(plane: Plane) -> None:

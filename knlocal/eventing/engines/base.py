@@ -33,7 +33,7 @@ class Limits:
 class Message:
     """An accepted event on its way to subscribers."""
 
-    __slots__ = ("event", "forward", "key", "left", "size", "trail", "ttl")
+    __slots__ = ("event", "forward", "key", "left", "size", "through", "trail", "ttl")
 
     def __init__(
         self,
@@ -41,12 +41,15 @@ class Message:
         forward: tuple[tuple[str, str], ...] = (),
         ttl: int | None = None,
         trail: Trail | None = None,
+        through: int = 0,
     ) -> None:
         self.event = event
         #: Headers of the request that go on to the subscribers.
         self.forward = forward
         #: Hops that a reply to it may take; None outside of brokers.
         self.ttl = ttl
+        #: Brokers and channels of this daemon that it came through before.
+        self.through = through
         self.trail = trail
         #: Its place in an engine's storage, 0 without one.
         self.key = 0
@@ -57,7 +60,7 @@ class Message:
 
     def with_forward(self, forward: tuple[tuple[str, str], ...]) -> Message:
         """The same, but for the headers that go along."""
-        return Message(self.event, forward, self.ttl, self.trail)
+        return Message(self.event, forward, self.ttl, self.trail, self.through)
 
 
 class Queue(ABC):
