@@ -87,7 +87,7 @@ def test_a_probe_that_never_passes_fails_the_revision_after_the_deadline(cluster
 
 def test_what_cannot_run_says_why_in_the_revision(cluster: Cluster) -> None:
     """Knative's TestPodScheduleError and TestImagePullError."""
-    huge = {"requests": {"cpu": "50000m", "memory": "350Gi"}}
+    huge = {"requests": {"cpu": "5000", "memory": "35Ti"}}
     deadline = {"serving.knative.dev/progress-deadline": "5s"}
     nothing = "127.0.0.1:1/nothing@sha256:" + "0" * 64
     wanted = {

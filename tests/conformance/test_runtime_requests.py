@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import socket
 import subprocess
 import urllib.parse
@@ -246,6 +247,7 @@ def test_request_logs_follow_their_template(cluster: Cluster) -> None:
         cluster.configure("config-observability", dict.fromkeys(on))
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_reaches_a_service_at_its_url(cluster: Cluster, hello: dict[str, Any]) -> None:
     url = hello["status"]["url"]
     done = subprocess.run(

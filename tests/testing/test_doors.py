@@ -1,6 +1,7 @@
 """The doors beside plain requests: request logs of the queue-proxy, metrics, TLS by domain."""
 
 import json
+import shutil
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from knlocal.cli.client import Client
 
 pytestmark = pytest.mark.knlocal(folder="shop", runtime="process")
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is missing")
 TEMPLATE = '{"url": "{{js .Request.RequestURI}}", "code": {{.Response.Code}}}'
 
 
@@ -45,6 +47,7 @@ def kubectl(knlocal, *arguments: str) -> str:
     return done.stdout
 
 
+@needs_kubectl
 def test_request_logs_are_the_logs_of_the_queue_proxy(knlocal) -> None:
     patch_config(
         knlocal, "config-observability",
@@ -55,6 +58,7 @@ def test_request_logs_are_the_logs_of_the_queue_proxy(knlocal) -> None:
     assert {"url": "/logged?x=1", "code": 200} in [json.loads(line) for line in lines]
 
 
+@needs_kubectl
 def test_metrics_count_requests_under_knatives_names(knlocal) -> None:
     knlocal.service("orders").get("/")
     text = kubectl(knlocal, "get", "--raw", "/metrics")
