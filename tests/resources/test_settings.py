@@ -34,6 +34,19 @@ def test_the_default_domain_is_localhost() -> None:
     ("name", "data", "said"),
     [
         (
+            "config-leader-election",
+            {"lease-duration": "x"},
+            'failed to parse "lease-duration": time: invalid duration "x"',
+        ),
+        (
+            "config-leader-election",
+            {"buckets": "11"},
+            "buckets: value must be between 1 <= 11 <= 10",
+        ),
+        ("config-logging", {"loglevel.controller": "foo"}, 'unrecognized level: "foo"'),
+        ("config-logging", {"zap-logger-config": "{"}, "failed to parse zap-logger-config: "),
+        ("config-observability", {"tracing-protocol": "foo"}, 'unsupported protocol "foo"'),
+        (
             "config-autoscaler",
             {"stable-window": "3s"},
             "stable-window = 3s, must be in [6s; 1h0m0s] range",

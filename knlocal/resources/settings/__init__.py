@@ -14,6 +14,7 @@ from knlocal.resources.base import Obj
 from knlocal.resources.field_errors import FieldErrors, generic
 from knlocal.resources.kinds import AdmissionContext
 from knlocal.resources.settings.autoscaler import HPA, KPA, Autoscaler
+from knlocal.resources.settings.components import LeaderElection, Logging
 from knlocal.resources.settings.defaults import Defaults, ObjectMetaValues
 from knlocal.resources.settings.deployment import Deployment
 from knlocal.resources.settings.eventing import (
@@ -80,6 +81,8 @@ _CLASSES: dict[tuple[str, str], Any] = {
     (SERVING, "config-domain"): Domains,
     (SERVING, "config-features"): Features,
     (SERVING, "config-gc"): Gc,
+    (SERVING, "config-leader-election"): LeaderElection,
+    (SERVING, "config-logging"): Logging,
     (SERVING, "config-network"): Network,
     (SERVING, "config-observability"): Observability,
     (EVENTING, "config-br-defaults"): BrokerDefaults,
@@ -89,6 +92,8 @@ _CLASSES: dict[tuple[str, str], Any] = {
     (EVENTING, "config-ping-defaults"): PingDefaults,
     (EVENTING, "config-sugar"): Sugar,
     (EVENTING, "config-imc-event-dispatcher"): ImcDispatcher,
+    (EVENTING, "config-leader-election"): LeaderElection,
+    (EVENTING, "config-logging"): Logging,
     (EVENTING, "config-observability"): Observability,
 }
 _PLACES = {cls: place for place, cls in reversed(_CLASSES.items())}

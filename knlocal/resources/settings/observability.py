@@ -18,6 +18,8 @@ REQUEST_LOG_TEMPLATE = (
     '"protocol": "{{.Request.Proto}}"}, "traceId": "{{.TraceID}}"}'
 )
 
+_PROTOCOLS = ("", "none", "grpc", "http/protobuf", "prometheus", "stdout")
+
 
 @dataclass(frozen=True, slots=True)
 class Observability:
@@ -64,6 +66,11 @@ class Observability:
                 "logging.request-log-template must not be empty "
                 "when logging.enable-request-log is true"
             )
+        for protocol in (
+            found.metrics_protocol, found.request_metrics_protocol, found.tracing_protocol,
+        ):  # fmt: skip
+            if protocol not in _PROTOCOLS:
+                raise SettingsError(f'unsupported protocol "{protocol}"')
         if not 0 <= found.tracing_sampling_rate <= 1:
             raise SettingsError(
                 f"tracing-sampling-rate = {found.tracing_sampling_rate:g} must be in [0, 1]"
