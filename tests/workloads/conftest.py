@@ -59,6 +59,10 @@ server.serve_forever()
 """
 
 
+#: A startup probe: only from then on is a container asked whether it lives.
+LISTENS = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 60}
+
+
 class Cluster:
     """A store, its controllers and a kubelet, and the words tests use."""
 

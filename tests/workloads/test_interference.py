@@ -10,7 +10,15 @@ import pytest
 
 from knlocal.clock import VirtualClock
 from knlocal.resources.base import Obj, status_of
-from tests.workloads.conftest import POD, SERVER, Cluster, container_status, is_ready, state
+from tests.workloads.conftest import (
+    LISTENS,
+    POD,
+    SERVER,
+    Cluster,
+    container_status,
+    is_ready,
+    state,
+)
 
 pytestmark = [pytest.mark.docker, pytest.mark.parametrize("engine", ["docker"], indirect=True)]
 
@@ -71,8 +79,9 @@ async def test_a_paused_container_without_probes_is_not_ready_either(cluster: Cl
 
 
 async def test_a_paused_container_that_shall_live_is_restarted(cluster: Cluster) -> None:
-    probe = {"httpGet": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1}
-    one = cluster.container("app", livenessProbe=probe)
+    probe = {"httpGet": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1,
+             "timeoutSeconds": 3}  # fmt: skip
+    one = cluster.container("app", livenessProbe=probe, startupProbe=LISTENS)
     cluster.create(cluster.pod("web", containers=[one], terminationGracePeriodSeconds=1))
     pod = await cluster.running("web")
     await docker("pause", container_of(pod))

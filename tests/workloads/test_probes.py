@@ -13,7 +13,7 @@ import h2.events
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from knlocal.clock import SystemClock, VirtualClock
+from knlocal.clock import SystemClock, TravelClock, VirtualClock
 from knlocal.runtime.api import ExecResult
 from knlocal.workloads.probe_checks import (
     Exec,
@@ -26,9 +26,11 @@ from knlocal.workloads.probe_checks import (
     parse_check,
 )
 from knlocal.workloads.probes import Prober, Probes, ProbeSpec, Verdicts, Which, parse_probe
-from tests.workloads.conftest import Cluster, container_status, is_ready
+from tests.workloads.conftest import LISTENS, Cluster, container_status, is_ready
 
 CLOCK = SystemClock()
+#: Seconds for what answers at once.
+PATIENCE = 30
 
 
 def target(
@@ -66,7 +68,7 @@ async def serve() -> AsyncIterator[Callable[[bytes], Awaitable[tuple[int, list[b
 @pytest.mark.parametrize(("status", "ok"), [(200, True), (302, True), (399, True), (404, False)])
 async def test_an_http_probe_passes_from_200_to_399(serve: Any, status: int, ok: bool) -> None:
     port, _ = await serve(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n".encode())
-    answer = await ask(HttpGet(port), target(), 1, CLOCK)
+    answer = await ask(HttpGet(port), target(), PATIENCE, CLOCK)
     assert answer.ok == ok
     if not ok:
         assert answer.message == f"HTTP probe failed with statuscode: {status}"
@@ -75,7 +77,7 @@ async def test_an_http_probe_passes_from_200_to_399(serve: Any, status: int, ok:
 async def test_an_http_probe_says_who_it_is_and_sends_the_headers_given(serve: Any) -> None:
     port, heard = await serve(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     check = HttpGet(port, "/ready?deep=1", headers=(("Host", "shop.test"), ("X-Key", "v")))
-    assert (await ask(check, target(), 1, CLOCK)).ok
+    assert (await ask(check, target(), PATIENCE, CLOCK)).ok
     head = heard[0].decode()
     assert head.startswith("GET /ready?deep=1 HTTP/1.1\r\n")
     assert "User-Agent: kube-probe/1.32\r\n" in head
@@ -86,35 +88,43 @@ async def test_an_http_probe_says_who_it_is_and_sends_the_headers_given(serve: A
 async def test_a_redirect_to_another_host_passes_one_to_the_same_is_followed(serve: Any) -> None:
     away = b"HTTP/1.1 302 X\r\nLocation: http://elsewhere.test/\r\nContent-Length: 0\r\n\r\n"
     port, _ = await serve(away)
-    assert (await ask(HttpGet(port), target(), 1, CLOCK)).ok
+    assert (await ask(HttpGet(port), target(), PATIENCE, CLOCK)).ok
     again = b"HTTP/1.1 302 X\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n"
     port, heard = await serve(again)
-    assert (await ask(HttpGet(port), target(), 1, CLOCK)).ok
+    assert (await ask(HttpGet(port), target(), PATIENCE, CLOCK)).ok
     assert heard[1].startswith(b"GET /again ")
 
 
 async def test_messages_are_those_of_kubernetes(serve: Any, free_port: Callable[[], int]) -> None:
     closed = free_port()
-    answer = await ask(HttpGet(closed, "/x"), target(), 1, CLOCK)
+    answer = await ask(HttpGet(closed, "/x"), target(), PATIENCE, CLOCK)
     assert not answer.reached
     assert answer.message == (
         f'Get "http://127.0.0.1:{closed}/x": dial tcp 127.0.0.1:{closed}: '
         "connect: connection refused"
     )
-    answer = await ask(TcpSocket(closed), target(), 1, CLOCK)
+    answer = await ask(TcpSocket(closed), target(), PATIENCE, CLOCK)
     assert answer.message == f"dial tcp 127.0.0.1:{closed}: connect: connection refused"
     kept: list[Any] = []  # a stream that nobody holds is closed (from Python 3.12 on)
     silent = await asyncio.start_server(lambda *streams: kept.append(streams), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
-    answer = await ask(HttpGet(port), target(), 0.05, CLOCK)
-    assert answer.message == (
+
+    async def expired(check: HttpGet | Grpc) -> str:
+        before, clock = len(kept), TravelClock()
+        asking = asyncio.create_task(ask(check, target(), 5, clock))
+        async with CLOCK.timeout(PATIENCE):
+            while len(kept) == before:
+                await CLOCK.sleep(0.001)
+        await clock.advance(5)
+        return (await asking).message
+
+    assert await expired(HttpGet(port)) == (
         f'Get "http://127.0.0.1:{port}/": context deadline exceeded '
         "(Client.Timeout exceeded while awaiting headers)"
     )
-    assert (await ask(TcpSocket(port), target(), 1, CLOCK)).ok
-    answer = await ask(Grpc(port), target(), 0.05, CLOCK)
-    assert answer.message == (
-        f'timeout: failed to connect service "127.0.0.1:{port}" within 0.05s: '
+    assert (await ask(TcpSocket(port), target(), PATIENCE, CLOCK)).ok
+    assert await expired(Grpc(port)) == (
+        f'timeout: failed to connect service "127.0.0.1:{port}" within 5s: '
         "context deadline exceeded"
     )
     silent.close()
@@ -123,8 +133,8 @@ async def test_messages_are_those_of_kubernetes(serve: Any, free_port: Callable[
 async def test_being_accepted_by_a_proxy_that_hangs_up_is_no_success() -> None:
     server = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    assert (await ask(TcpSocket(port), target(), 1, CLOCK)).ok
-    assert not (await ask(TcpSocket(port), target(proxied=True), 1, CLOCK)).ok
+    assert (await ask(TcpSocket(port), target(), PATIENCE, CLOCK)).ok
+    assert not (await ask(TcpSocket(port), target(proxied=True), PATIENCE, CLOCK)).ok
     server.close()
 
 
@@ -132,8 +142,8 @@ async def test_an_exec_probe_passes_with_exit_code_zero() -> None:
     async def run(command: Sequence[str], _seconds: float) -> ExecResult:
         return ExecResult(0 if command[0] == "true" else 1, b"not well")
 
-    assert (await ask(Exec(("true",)), target(run), 1, CLOCK)).ok
-    answer = await ask(Exec(("false",)), target(run), 1, CLOCK)
+    assert (await ask(Exec(("true",)), target(run), PATIENCE, CLOCK)).ok
+    answer = await ask(Exec(("false",)), target(run), PATIENCE, CLOCK)
     assert (answer.ok, answer.message) == (False, "not well")
 
 
@@ -153,10 +163,10 @@ async def test_a_grpc_probe_asks_the_health_service(grpc_server: Any) -> None:
     status = health_pb2.HealthCheckResponse
     await servicer.set("", status.SERVING)
     await servicer.set("shop", status.NOT_SERVING)
-    assert (await ask(Grpc(port), target(), 2, CLOCK)).ok
-    answer = await ask(Grpc(port, "shop"), target(), 2, CLOCK)
+    assert (await ask(Grpc(port), target(), PATIENCE, CLOCK)).ok
+    answer = await ask(Grpc(port, "shop"), target(), PATIENCE, CLOCK)
     assert answer.message == 'service unhealthy (responded with "NOT_SERVING")'
-    answer = await ask(Grpc(port, "unknown"), target(), 2, CLOCK)
+    answer = await ask(Grpc(port, "unknown"), target(), PATIENCE, CLOCK)
     assert not answer.ok
 
 
@@ -164,7 +174,7 @@ async def test_a_server_without_the_health_service_is_told_so() -> None:
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    answer = await ask(Grpc(port), target(), 2, CLOCK)
+    answer = await ask(Grpc(port), target(), PATIENCE, CLOCK)
     await server.stop(0)
     assert "does not implement the grpc health protocol" in answer.message
 
@@ -186,8 +196,8 @@ async def test_http_on_a_port_named_h2c_speaks_http2() -> None:
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    assert (await ask(HttpGet(port, "/ok", http2=True), target(), 2, CLOCK)).ok
-    answer = await ask(HttpGet(port, "/no", http2=True), target(), 2, CLOCK)
+    assert (await ask(HttpGet(port, "/ok", http2=True), target(), PATIENCE, CLOCK)).ok
+    answer = await ask(HttpGet(port, "/no", http2=True), target(), PATIENCE, CLOCK)
     assert answer.message == "HTTP probe failed with statuscode: 503"
     server.close()
 
@@ -312,11 +322,10 @@ async def test_the_initial_delay_is_waited_for(patient: Patient) -> None:
 
 
 async def test_a_failed_liveness_probe_restarts_that_container_only(cluster: Cluster) -> None:
-    probe = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1}
-    sick = cluster.container(
-        "app", livenessProbe=probe | {"failureThreshold": 1}, ports=[
-            {"name": "http", "containerPort": 8080}],
-    )  # fmt: skip
+    probe = {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 1,
+             "failureThreshold": 1, "timeoutSeconds": 20}  # fmt: skip
+    ports = [{"name": "http", "containerPort": 8080}]
+    sick = cluster.container("app", livenessProbe=probe, startupProbe=LISTENS, ports=ports)
     other = cluster.container("other", "import time; time.sleep(600)", ports=[])
     cluster.create(cluster.pod("web", containers=[sick, other], terminationGracePeriodSeconds=2))
     await cluster.running("web")
