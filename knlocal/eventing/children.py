@@ -7,11 +7,20 @@ from typing import Any
 
 from knlocal.resources.base import Obj, copy, is_controlled_by, key_of, owner_reference, uid_of
 from knlocal.resources.ducks import EVENTING_CONTROLLER
+from knlocal.resources.status import BadRequest, Invalid
 from knlocal.store.store import Store, WriteOptions
 
 
-class NotOwned(Exception):
+class ChildError(Exception):
+    """A child is not there as it should be; the message tells why."""
+
+
+class NotOwned(ChildError):
     """An object of the child's name exists and belongs to somebody else."""
+
+
+class Refused(ChildError):
+    """The API takes no such child."""
 
 
 def child(
@@ -45,8 +54,15 @@ def ensure(store: Store, owner: Obj, wanted: Obj, *, fixed: tuple[str, ...] = ()
 
     Fields of the spec that `wanted` names are put right, others are left to the child's own
     controllers. When a field of `fixed` differs, the child is made anew, as it cannot be changed.
-    Raises NotOwned.
+    Raises NotOwned, and Refused for what validation is against.
     """
+    try:
+        return _ensure(store, owner, wanted, fixed)
+    except (BadRequest, Invalid) as error:
+        raise Refused(error.message) from error
+
+
+def _ensure(store: Store, owner: Obj, wanted: Obj, fixed: tuple[str, ...]) -> Obj:
     options = WriteOptions(user=EVENTING_CONTROLLER)
     key = key_of(wanted)
     known = store.find_key(key)

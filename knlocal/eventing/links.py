@@ -3,7 +3,7 @@ another with the feature `cross-namespace-event-links`."""
 
 from __future__ import annotations
 
-from knlocal.resources.base import GroupKind, Key, Obj, spec_of, status_of
+from knlocal.resources.base import GroupKind, Key, Obj, labels_of, spec_of, status_of
 from knlocal.resources.ducks import SYSTEM_NAMESPACE
 from knlocal.store.store import Store
 
@@ -11,6 +11,8 @@ FEATURE = "cross-namespace-event-links"
 BROKER = GroupKind("eventing.knative.dev", "Broker")
 TRIGGER = GroupKind("eventing.knative.dev", "Trigger")
 CHANNEL = GroupKind("messaging.knative.dev", "Channel")
+CRD = GroupKind("apiextensions.k8s.io", "CustomResourceDefinition")
+SUBSCRIBABLE = "messaging.knative.dev/subscribable"
 
 
 def are_on(store: Store) -> bool:
@@ -43,6 +45,19 @@ def channel_of(subscription: Obj) -> Key:
     group = str(ref.get("apiVersion") or "").rpartition("/")[0]
     namespace = ref.get("namespace") or subscription["metadata"]["namespace"]
     return Key(group, str(ref.get("kind")), namespace, str(ref.get("name")))
+
+
+def not_a_channel(store: Store, key: Key) -> str:
+    """Why objects of a (known) kind are no channels: their CRD does not say that they are, as
+    Knative asks of it. "" when they are."""
+    kind = store.registry.stored(key.group_kind)
+    if kind is None:
+        return ""
+    name = f"{kind.plural}.{kind.group}"
+    marks = kind.crd_labels or labels_of(store.find(CRD, "", name) or {"metadata": {}})
+    if marks.get(SUBSCRIBABLE) == "true":
+        return ""
+    return f'crd "{name}" does not contain mandatory label "{SUBSCRIBABLE}"'
 
 
 def backing_channel(store: Store, subscription: Obj) -> Key | None:

@@ -8,7 +8,7 @@ import pytest
 
 from knlocal.eventing import HOST_URL
 from knlocal.gateway.client import ConnectError
-from knlocal.resources.base import GroupKind
+from knlocal.resources.base import GroupKind, Obj
 from tests.eventing.house import House, to
 from tests.eventing.plane import Recorder, Reply
 
@@ -303,3 +303,44 @@ async def test_branches_may_come_and_go(house: House) -> None:
     await house.post_to("Parallel", "p")
     assert (one.ids, two.ids) == (["1"], [])
     assert house.find("InMemoryChannel", "p-kn-parallel-1") is None
+
+
+BAD_TEMPLATE = {
+    "apiVersion": MESSAGING, "kind": "InMemoryChannel", "spec": {"delivery": {"retry": -1}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "condition", "status"),
+    [
+        ("Channel", {}, "BackingChannelReady", "False"),
+        ("Sequence", {"steps": [{"uri": "http://s"}]}, "ChannelsReady", "Unknown"),
+        ("Parallel", {"branches": [{"subscriber": {"uri": "http://s"}}]}, "ChannelsReady", "False"),
+    ],
+)
+async def test_a_template_that_makes_no_channel_is_told(
+    house: House, kind: str, spec: Obj, condition: str, status: str
+) -> None:
+    await house.apply(kind, "x", {**spec, "channelTemplate": BAD_TEMPLATE})
+    found = house.condition(kind, "x", condition)
+    assert found[0] == status
+    assert "invalid value: -1: spec.delivery.retry" in found[2]
+
+
+async def test_a_channel_whose_service_could_have_no_name_tells_so(house: House) -> None:
+    name = "n" * 60
+    await house.apply("Channel", name)
+    status, reason, message = house.condition("Channel", name)
+    assert (status, reason) == ("False", "ChannelServiceFailed")
+    assert "must be no more than 63" in message
+
+
+async def test_only_a_channel_can_be_subscribed_to(house: House) -> None:
+    await house.apply("Broker", "b")
+    channel = {"apiVersion": "eventing.knative.dev/v1", "kind": "Broker", "name": "b"}
+    await house.apply("Subscription", "s", {"channel": channel, "subscriber": {"uri": "http://s"}})
+    assert house.condition("Subscription", "s") == (
+        "False", "ChannelReferenceFailed",
+        ('Failed to validate spec.channel: crd "brokers.eventing.knative.dev" does not contain '
+        'mandatory label "messaging.knative.dev/subscribable"'),
+    )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
 from knlocal.eventing.addresses import HOST_URL, SYSTEM
-from knlocal.eventing.children import NotOwned, child, ensure, remove_others
+from knlocal.eventing.children import ChildError, child, ensure, remove_others
 from knlocal.eventing.controller import EventingController
 from knlocal.eventing.correlation import SECRET_NAME, CorrelationKeys, serve
 from knlocal.eventing.plane import BROKER, TRIGGER, Plane
@@ -127,7 +127,7 @@ class RequestReplyController(EventingController):
         wanted["spec"] = {name: value for name, value in wanted["spec"].items() if value}
         try:
             trigger = ensure(self.store, found, wanted, fixed=("broker",))
-        except NotOwned as error:
+        except ChildError as error:
             conditions.false("TriggersReady", "TriggerNotOwned", str(error))
         else:
             conditions.follow("TriggersReady", find_condition(trigger))

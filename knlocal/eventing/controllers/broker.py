@@ -12,7 +12,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching
 from knlocal.eventing.addresses import HOST_URL
-from knlocal.eventing.children import NotOwned, child, ensure
+from knlocal.eventing.children import ChildError, child, ensure
 from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.links import broker_of
 from knlocal.eventing.plane import BROKER, DURABLE_CLASS, TRIGGER
@@ -103,7 +103,7 @@ class BrokerController(EventingController):
             return False
         try:
             channel = ensure(self.store, broker, _trigger_channel(broker, template))
-        except NotOwned as error:
+        except ChildError as error:
             conditions.false("TriggerChannelReady", "ChannelFailure", str(error))
             return False
         self.destinations.track(

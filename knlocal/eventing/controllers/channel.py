@@ -8,7 +8,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
 from knlocal.eventing.addresses import HOST_URL, ROUTED_BY, channel_service
-from knlocal.eventing.children import NotOwned, child, ensure
+from knlocal.eventing.children import ChildError, child, ensure
 from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.links import backing_channel
 from knlocal.eventing.plane import CHANNEL, DURABLE, IN_MEMORY_CHANNEL, SUBSCRIPTION
@@ -75,7 +75,7 @@ class ChannelController(EventingController):
         )  # fmt: skip
         try:
             backing = ensure(self.store, channel, wanted)
-        except NotOwned as error:
+        except ChildError as error:
             conditions.false("BackingChannelReady", "ChannelFailure", str(error))
             return
         metadata = backing["metadata"]
@@ -140,7 +140,7 @@ class InMemoryChannelController(EventingController):
         policies_off(conditions)
         try:
             ensure(self.store, channel, _service(channel))
-        except NotOwned as error:
+        except ChildError as error:
             conditions.false("ChannelServiceReady", "ChannelServiceFailed", str(error))
         else:
             conditions.true("ChannelServiceReady")

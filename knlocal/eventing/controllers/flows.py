@@ -8,7 +8,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
 from knlocal.eventing.addresses import HOST_URL
-from knlocal.eventing.children import NotOwned, child, ensure, remove_others
+from knlocal.eventing.children import ChildError, child, ensure, remove_others
 from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.plane import IN_MEMORY_CHANNEL, SUBSCRIPTION
 from knlocal.resources.base import GroupKind, Key, Obj, is_deleting, spec_of, status_of
@@ -47,7 +47,7 @@ class FlowController(EventingController):
         else:
             try:
                 self.build(flow, status, conditions)
-            except NotOwned as error:
+            except ChildError as error:
                 self.tell(conditions, "ChannelsReady", "ChannelsNotReady", str(error))
         self.finish(flow, status, conditions)
         return None

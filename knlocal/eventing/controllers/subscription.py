@@ -8,7 +8,7 @@ from typing import Any
 from knlocal.control.conditions import Conditions
 from knlocal.control.controller import Requeue, Watching
 from knlocal.eventing.controller import EventingController, oidc_off, put_address
-from knlocal.eventing.links import are_on, backing_channel, channel_of
+from knlocal.eventing.links import are_on, backing_channel, channel_of, not_a_channel
 from knlocal.eventing.plane import CHANNEL, IN_MEMORY_CHANNEL, SUBSCRIPTION
 from knlocal.eventing.resolver import Unresolved
 from knlocal.resources.base import Key, Obj, is_deleting, key_of, spec_of, status_of
@@ -66,6 +66,12 @@ class SubscriptionController(EventingController):
 
     def _backing(self, key: Key, subscription: Obj, conditions: Conditions) -> Obj | None:
         """The channel that carries the events; None (and conditions say so) while there is none."""
+        if wrong := not_a_channel(self.store, channel_of(subscription)):
+            conditions.unknown("AddedToChannel")
+            conditions.unknown("ChannelReady")
+            said = f"Failed to validate spec.channel: {wrong}"
+            conditions.false("ReferencesResolved", "ChannelReferenceFailed", said)
+            return None
         place = backing_channel(self.store, subscription)
         if place is None:
             named = channel_of(subscription)
