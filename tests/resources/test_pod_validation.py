@@ -61,6 +61,11 @@ FROM = f"{C}.env[0].valueFrom"
             f'{C}.resources.requests[cpu]: Invalid value: "-1": must be greater than or equal to 0',
         ),
         (
+            pod(resources={"limits": {"cpu": "much"}}),
+            (f'{C}.resources.limits[cpu]: Invalid value: "much": quantities must match the regular '
+            "expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
+        ),
+        (
             pod(resources={"requests": {"foo": "1"}}),
             (f'{C}.resources.requests[foo]: Invalid value: "foo": must be a standard resource for '
             "containers"),

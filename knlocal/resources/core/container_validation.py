@@ -293,8 +293,12 @@ def _resources(resources: Spec, path: str) -> Found:
         for name, amount in (resources.get(field) or {}).items():
             place = f"{path}.{field}[{name}]"
             yield from _resource_name(name, place)
-            if quantity.parse(amount) < 0:
-                yield invalid(place, str(amount), "must be greater than or equal to 0")
+            try:
+                if quantity.parse(amount) < 0:
+                    yield invalid(place, str(amount), "must be greater than or equal to 0")
+            except ValueError as error:
+                yield invalid(place, str(amount), str(error))
+                return
     for name, amount in (resources.get("requests") or {}).items():
         limit = limits.get(name)
         if limit is None:
