@@ -130,6 +130,8 @@ def test_logs_of_a_service_can_be_read(knlocal) -> None:
 def test_what_cannot_become_ready_says_why(knlocal, sink) -> None:
     lost = trigger(sink)
     lost["spec"]["broker"] = "nowhere"
+    knlocal.apply(lost, ready=False)
+    knlocal.run(knlocal.daemon.settled())  # it has been looked at
     with pytest.raises(
         AssertionError, match=r'BrokerDoesNotExist: Broker "nowhere" does not exist'
     ):
