@@ -26,6 +26,7 @@ from knlocal.resources.base import (
     uid_of,
 )
 from knlocal.resources.kinds import Kind
+from knlocal.resources.status import BadRequest, Invalid
 from knlocal.sources.emit import Emitter
 from knlocal.store.store import Store
 
@@ -88,16 +89,24 @@ class SourceController(Controller):
             status["sinkUri"] = address.url
             _put(status, "sinkCACerts", address.ca_certs)
             _put(status, "sinkAudience", address.audience)
-            again = await self.run(obj, address.url, conditions)
+            try:
+                again = await self.run(obj, address.url, conditions)
+            except (BadRequest, Invalid) as error:
+                conditions.false(self.running_condition, "DeploymentFailed", error.message)
             runs = conditions.is_true(self.running_condition)
             status["ceAttributes"] = self.event_types(obj) if runs else []
         status |= self.extra_status(obj)
         status["observedGeneration"] = obj["metadata"].get("generation", 1)
         status["conditions"] = conditions.result()
-        self._keep_event_types(obj, status.get("ceAttributes") or [])
-        if not status.get("ceAttributes"):
+        sent = status.get("ceAttributes") or []
+        if not sent:
             status.pop("ceAttributes", None)
         self.update_status(obj, status)
+        try:
+            self._keep_event_types(obj, sent)
+        except (BadRequest, Invalid) as error:
+            # A source without EventTypes sends its events all the same.
+            self.recorder.warning(obj, "EventTypeFailed", error.message)
         return again
 
     def extra_status(self, obj: Obj) -> Mapping[str, Any]:

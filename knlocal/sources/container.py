@@ -44,7 +44,17 @@ class ContainerSourceController(Controller):
         conditions = Conditions(
             ("SinkBindingReady", "ReceiveAdapterReady"), status_of(source), self.clock.now()
         )
-        binding = self._bring(_sink_binding(source))
+        try:
+            binding = self._bring(_sink_binding(source))
+        except StatusError as error:
+            conditions.false("SinkBindingReady", "SinkBindingFailed", error.message)
+            status: dict[str, Any] = {
+                **status_of(source),
+                "observedGeneration": source["metadata"].get("generation", 1),
+                "conditions": conditions.result(),
+            }
+            self.update_status(source, status)
+            raise
         deployment = None
         if status_of(binding).get("sinkUri"):
             try:

@@ -23,6 +23,7 @@ from knlocal.events.event import canonical
 from knlocal.gateway import BodyTooLarge, HttpClient, HttpClientError, Request, Route, RouteTable
 from knlocal.resources.base import GroupKind, Key, Obj, is_deleting, spec_of, status_of
 from knlocal.resources.names import child_name
+from knlocal.resources.status import BadRequest, Invalid
 from knlocal.sources.addresses import Addresses, drop_address, put_address
 from knlocal.sources.door import MAX_EVENT, say
 from knlocal.sources.expression import Expression, ExpressionError
@@ -104,7 +105,12 @@ class EventTransformController(Controller):
         if transformation is None:
             self._withdraw(key, status, conditions)
         else:
-            self._serve(key, transform, transformation, status, conditions)
+            try:
+                self._serve(key, transform, transformation, status, conditions)
+            except (BadRequest, Invalid) as error:
+                conditions.false("JsonataDeploymentReady", "DeploymentFailed", error.message)
+                self._tell_parts(conditions)
+                self._withdraw(key, status, conditions)
         status["observedGeneration"] = transform["metadata"].get("generation", 1)
         status["conditions"] = conditions.result()
         self.update_status(transform, status)

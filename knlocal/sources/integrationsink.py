@@ -13,6 +13,7 @@ from knlocal.gateway import Request, Route, RouteTable
 from knlocal.journal import Journal
 from knlocal.resources.base import GroupKind, Key, Obj, is_deleting, spec_of, status_of
 from knlocal.resources.names import child_name
+from knlocal.resources.status import BadRequest, Invalid
 from knlocal.sources.addresses import Addresses, drop_address, put_address
 from knlocal.sources.door import read_event, say
 from knlocal.sources.policies import policies_off
@@ -66,7 +67,10 @@ class IntegrationSinkController(Controller):
         conditions.true("TrustBundlePropagated")
         status: dict[str, Any] = dict(status_of(sink))
         if spec_of(sink).get("log") is not None:
-            self._serve(key, sink, status, conditions)
+            try:
+                self._serve(key, sink, status, conditions)
+            except (BadRequest, Invalid) as error:
+                conditions.false("DeploymentReady", "DeploymentFailed", error.message)
         else:
             self._decline(key, sink, status, conditions)
         status["observedGeneration"] = sink["metadata"].get("generation", 1)
