@@ -70,6 +70,7 @@ class Screen:
 
     def report_to(self, descriptor: int) -> None:
         """Tell another process (the command that started us in the background)."""
+        os.set_inheritable(descriptor, False)  # or services would hold it when we are killed
         self._report = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
 
     def close(self) -> None:

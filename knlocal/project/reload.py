@@ -32,6 +32,8 @@ GENERATION = "serving.knative.dev/configurationGeneration"
 KEPT = 20
 #: More changed files than this come from a tool, which gets this many seconds for the next one.
 FEW, SETTLE = 3, 0.1
+#: Seconds after which it is not waited for any longer: somebody may be saving all the time.
+SETTLED_WITHIN = 2.0
 #: Seconds between two revisions of a folder that is saved all the time.
 PAUSE = 0.5
 #: Seconds from a reload until what it left without use is cleared away: new code comes first.
@@ -123,8 +125,8 @@ class Reloader:
 
     async def _all_arrived(self) -> None:
         """More than a save or two is a branch switch or the like: wait until all of it is there."""
-        known = 0
-        while len(self._changed) > max(FEW, known):
+        known, until = 0, self._clock.monotonic() + SETTLED_WITHIN
+        while len(self._changed) > max(FEW, known) and self._clock.monotonic() < until:
             known = len(self._changed)
             await self._clock.sleep(SETTLE)
 

@@ -213,3 +213,23 @@ def test_a_node_function_gets_events_and_answers_with_them(
         headers = {**EVENT, "content-type": "application/json"}
         status, found, body = call(port, "POST", "/", b'{"n": 1}', headers)
     assert (status, found["ce-type"], json.loads(body)) == (200, "t.done", {"got": 1})
+
+
+def test_connections_between_requests_do_not_keep_a_stopped_program(
+    python: Callable[..., object],
+) -> None:
+    with python("def handle(request):\n    return 'ok'\n") as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"ok"
+        # `served` ends it now, and waits for less time than open requests are given
+
+
+def test_a_file_that_cannot_be_loaded_is_told_without_who_loads_it(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def handle(:\n")
+    command = [sys.executable, "-S", str(LAUNCHER / "serve_python.py"), "app.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 1
+    assert done.stderr.endswith("SyntaxError: invalid syntax\n")
+    assert "serve_python.py" not in done.stderr
+    assert done.stderr.count("File ") == 1

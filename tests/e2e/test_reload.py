@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import subprocess
 import threading
 import time
@@ -121,6 +122,28 @@ def test_saves_in_quick_succession_end_with_the_last_one(local: Knlocal) -> None
         local.until(lambda: says(local, "round39"))
         # Far fewer revisions than saves: what was obsolete before it began was never made.
         assert len(local.objects("revisions")) < 20
+
+
+def test_new_code_is_served_while_an_editor_replaces_the_file_all_the_time(
+    local: Knlocal,
+) -> None:
+    done = threading.Event()
+
+    def save() -> None:
+        for round_ in itertools.count():
+            if done.wait(0.02):
+                return
+            local.source(f"main.py.{round_}", code(f"round{round_}"))
+            (local.folder / "app" / f"main.py.{round_}").rename(local.folder / "app" / "main.py")
+
+    with up(local):
+        editor = threading.Thread(target=save)
+        editor.start()
+        try:
+            local.until(lambda: len(local.objects("revisions")) > 3)
+        finally:
+            done.set()
+            editor.join(DEADLINE)
 
 
 def test_what_old_code_left_is_cleared_away_in_a_while(local: Knlocal) -> None:

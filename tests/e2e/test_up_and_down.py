@@ -109,6 +109,20 @@ def test_every_service_answers_from_the_moment_that_up_returns(local: Knlocal) -
         connection.close()
 
 
+def test_a_daemon_that_is_killed_while_it_starts_keeps_nobody_waiting(local: Knlocal) -> None:
+    local.write(
+        f'[services.hello]\nsource = "app"\n[services.mute]\nrun = "sleep 1000"\nsource = "app"\n'
+    )
+    starting = subprocess.Popen(
+        local.command("up", "-d"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    local.until(lambda: len(local.left()) == 2)
+    local.kill()
+    assert starting.wait(DEADLINE) == 1
+    assert "the daemon did not come up" in starting.communicate()[1]
+    assert "removed 2 left-over pods" in local.out("down")
+
+
 def test_what_a_killed_daemon_left_behind_goes_with_down(knlocal: Knlocal) -> None:
     knlocal("up", "-d")
     knlocal.kill()

@@ -41,7 +41,12 @@ def main() -> None:
     sys.path.insert(0, os.path.dirname(os.path.abspath(entry)) or ".")
     sys.path.insert(0, os.getcwd())
     port = int(os.environ.get("PORT", "8080"))
-    module = load(entry)
+    try:
+        module = load(entry)
+    except Exception as error:
+        error.__traceback__ = without_launcher(error.__traceback__)
+        traceback.print_exception(error)
+        sys.exit(1)
     if "--function" in sys.argv[2:]:
         logging.basicConfig(level=logging.INFO)  # as the scaffolding of `kn func` has it
     if "--function" in sys.argv[2:] and served_by_middleware(module, invoke, port):
@@ -56,6 +61,16 @@ def main() -> None:
             uvicorn.run(app, host="0.0.0.0", port=port, log_level="warning", lifespan="auto")
             return
     asyncio.run(serve(app, port))
+
+
+def without_launcher(trace):
+    """What is wrong is in the user's file: who imported it says nothing."""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file != __file__ and not file.startswith("<frozen importlib"):
+            break
+        trace = trace.tb_next
+    return trace
 
 
 def load(entry: str):
@@ -483,18 +498,21 @@ async def serve(app, port: int) -> None:
         loop.add_signal_handler(number, stop.set)
     lifespan = await Lifespan(app).begin()
     open_connections: set[asyncio.Task] = set()
+    idle: set[asyncio.StreamReader] = set()
 
     async def connected(reader, writer) -> None:
         task = asyncio.current_task()
         open_connections.add(task)
         try:
-            await connection(app, reader, writer, stop)
+            await connection(app, reader, writer, stop, idle)
         finally:
             open_connections.discard(task)
 
     server = await asyncio.start_server(connected, "", port, limit=MAX_HEAD, backlog=512)
     await stop.wait()
     server.close()
+    for reader in idle:  # nothing more is expected of who waits between requests
+        reader.feed_eof()
     if open_connections:
         await asyncio.wait(set(open_connections), timeout=20)
     await lifespan.end()
@@ -535,14 +553,17 @@ class Lifespan:
         answer.cancel()
 
 
-async def connection(app, reader, writer, stop: asyncio.Event) -> None:
+async def connection(app, reader, writer, stop: asyncio.Event, idle: set) -> None:
     try:
         while not stop.is_set():
+            idle.add(reader)
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
             except asyncio.LimitOverrunError:
                 writer.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\n\r\n")
                 return
+            finally:
+                idle.discard(reader)
             if not await one_request(app, head, reader, writer):
                 return
     except (asyncio.IncompleteReadError, ConnectionError, ValueError):
