@@ -111,7 +111,7 @@ def test_every_service_answers_from_the_moment_that_up_returns(local: Knlocal) -
 
 def test_a_daemon_that_is_killed_while_it_starts_keeps_nobody_waiting(local: Knlocal) -> None:
     local.write(
-        f'[services.hello]\nsource = "app"\n[services.mute]\nrun = "sleep 1000"\nsource = "app"\n'
+        '[services.hello]\nsource = "app"\n[services.mute]\nrun = "sleep 1000"\nsource = "app"\n'
     )
     starting = subprocess.Popen(
         local.command("up", "-d"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
