@@ -15,8 +15,7 @@ import contextlib
 import hashlib
 import logging
 import os
-import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import yaml
@@ -42,12 +41,11 @@ from knlocal.gateway.names import CLUSTER_DOMAIN, full_names, is_cluster_local
 from knlocal.gateway.routes import INSIDE
 from knlocal.gateway.tls import Certificates
 from knlocal.journal import Journal
-from knlocal.project import system
+from knlocal.project import listening, system
 from knlocal.project.apply import INVENTORY
 from knlocal.project.config import FILE_NAME
 from knlocal.project.debugging import DebugDoors, port_of
 from knlocal.project.door import Outcome, ProjectDoor, Told
-from knlocal.project.errors import Problem, ProjectError
 from knlocal.project.home import Card, Home
 from knlocal.project.image_digests import EngineDigests
 from knlocal.project.parity import ParityNotes
@@ -75,7 +73,6 @@ from knlocal.workloads.volumes import remove_all_volumes
 log = logging.getLogger(__name__)
 
 SERVICE_ACCOUNT = GroupKind("", "ServiceAccount")
-Listen = Callable[[int], Awaitable[int]]
 
 #: Seconds for which a start waits, at most, for what has been there before to be served again.
 FIRST_PASS = 5.0
@@ -205,79 +202,17 @@ class Daemon:
         self._down.push_async_callback(self.gateway.close)
 
     async def _listen(self) -> None:
-        """People come in on loopback; containers, at the bridge's address."""
-        wanted = self.settings.gateway
-
-        async def external(port: int) -> int:
-            return (await self.gateway.listen(wanted.host, port, "external")).port
-
-        async def internal(port: int) -> int:
-            return (await self.gateway.listen(self.internal_host, port, "internal")).port
-
-        taken = await take(
-            external, wanted.host, wanted.port,
-            where="knlocal.toml: [gateway] port (or --port)",
-            asked_for="port" in wanted.model_fields_set,
-        )  # fmt: skip
-        self.external_port = taken.port
-        if taken.note:
-            self.notes.append(taken.note)
-        self.internal_host = _bindable(self.host_address)
-        self.internal_port = await self._listen_inside(internal)
         self.certificates = Certificates(self.clock)
-        self.tls_port = await self._listen_tls()
-        self.public_door = await self._listen_for_all()
+        found = await listening.listen(
+            self.gateway, self.settings.gateway, self.host_address, self.certificates.context
+        )
+        if found.note:
+            self.notes.append(found.note)
+        self.external_port, self.internal_port = found.external_port, found.internal_port
+        self.internal_host, self.tls_port = found.internal_host, found.tls_port
+        self.public_door = found.public
         self.ports = Ports(self.external_port, self.internal_port, self.tls_port or 443)
         self.network = await self._pod_network()
-
-    async def _listen_tls(self) -> int:
-        """A door for domains that bring a certificate; 0 when it is off or no port can be had."""
-        wanted = self.settings.gateway
-        if wanted.tls_port is None:
-            return 0
-        for port in (wanted.tls_port, 0):
-            try:
-                address = await self.gateway.listen(
-                    wanted.host, port, "external", ssl=self.certificates.context
-                )
-            except OSError as error:
-                log.info("no TLS on %s:%s: %s", wanted.host, port, error)
-            else:
-                return address.port
-        return 0
-
-    async def _listen_for_all(self) -> system.Door:
-        """The door of people at the bridge's address too, where that can be had: what the
-        gateway's Service tells then leads pods and people to the same place."""
-        own = system.Door("127.0.0.1", self.external_port, self.tls_port)
-        if self.internal_host.startswith("127.") or self.external_port == self.internal_port:
-            return own
-        try:
-            await self.gateway.listen(self.internal_host, self.external_port, "external")
-            if self.tls_port:
-                await self.gateway.listen(
-                    self.internal_host, self.tls_port, "external", ssl=self.certificates.context
-                )
-        except OSError as error:
-            log.info("the gateway is on loopback only: %s", error)
-            return own
-        return system.Door(self.internal_host, self.external_port, self.tls_port)
-
-    async def _listen_inside(self, listen: Listen) -> int:
-        """Port 80 if it can be had (URLs then need no port), else the next that can."""
-        wanted = self.settings.gateway.internal_port
-        if wanted and "internal_port" in self.settings.gateway.model_fields_set:
-            where = "knlocal.toml: [gateway] internal_port"
-            taken = await take(listen, self.internal_host, wanted, where=where, asked_for=True)
-            return taken.port
-        for port in (wanted, self.external_port, *range(self.external_port + 1, 65536)):
-            try:
-                return await listen(port)
-            except OSError as error:
-                log.info("containers cannot use %s:%s: %s", self.internal_host, port, error)
-        raise ProjectError(
-            Problem("knlocal.toml", f"no free port on {self.internal_host}", "[gateway]")
-        )
 
     def _build_features(self) -> None:
         """Everything that watches the store and brings the machine in line with it."""
@@ -491,17 +426,6 @@ class Daemon:
             return urlsplit(config["clusters"][0]["cluster"]["server"]).port or 0
         except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
             return 0
-
-
-def _bindable(address: str) -> str:
-    """The containers' address of this machine, when it is one of ours: on Docker Desktop it is
-    not, and containers reach our loopback instead."""
-    try:
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-    except OSError:
-        return "127.0.0.1"
-    return address
 
 
 def project_id(settings: Settings) -> str:
