@@ -1,6 +1,16 @@
-"""`python -m knlocal`: the command line without an installed script."""
+"""The console script, and `python -m knlocal`."""
 
-from knlocal.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C shows no traceback, not even while modules are imported."""
+    try:
+        from knlocal.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

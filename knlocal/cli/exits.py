@@ -43,7 +43,7 @@ def say(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if _is_interrupt(error):
         print(file=sys.stderr)
         return Exit.INTERRUPTED
     known = _known(error)
@@ -57,6 +57,16 @@ def say(error: BaseException) -> int:
         "this is a bug in knlocal; KNLOCAL_DEBUG=1 shows where it happened",
     )
     return Exit.INTERNAL
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Ctrl-C, also where it struck while a class was being made, which Python reports in its place
+    as a RuntimeError (until 3.12)."""
+    while error is not None:
+        if isinstance(error, (KeyboardInterrupt, click.Abort)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _known(error: BaseException) -> Exit | None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from knlocal.cli import COMMANDS, run
-from knlocal.cli.exits import Exit
+from knlocal.cli.exits import Exit, say
 
 GOOD = '[project]\nname = "shop"\n[services.hello]\nimage = "hello:1"\n'
 
@@ -176,3 +176,10 @@ def test_a_reader_that_leaves_between_two_lines_is_no_error() -> None:
         ["bash", "-c", command, sys.executable, program], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "x", "")
+
+
+def test_ctrl_c_while_a_module_is_imported_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    wrapped = RuntimeError("Error calling __set_name__ on 'Field' instance")
+    wrapped.__cause__ = KeyboardInterrupt()
+    assert say(wrapped) == Exit.INTERRUPTED
+    assert capsys.readouterr().err == "\n"
