@@ -357,6 +357,33 @@ async def test_burst_capacity_decides_whether_the_activator_is_in_the_path(world
     assert world.store.get(SERVERLESS_SERVICE, "default", "other-00001")["spec"]["mode"] == "Proxy"
 
 
+@pytest.mark.parametrize(
+    ("burst", "mode"), [(None, "Proxy"), ("-1", "Proxy"), ("0", "Serve"), ("1", "Serve")]
+)
+async def test_bursts_find_the_activator_before_anything_was_measured(
+    world: World, burst: str | None, mode: str
+) -> None:
+    key = "autoscaling.knative.dev/target-burst-capacity"
+    let_go = asyncio.Event()
+
+    async def slow(_path: str, _headers: dict[str, str]) -> tuple[int, str]:
+        await let_go.wait()
+        return 200, "done"
+
+    world.workloads.answer = slow
+    annotations = {"autoscaling.knative.dev/max-scale": "1"} | ({key: burst} if burst else {})
+    await world.apply(service(spec={"containerConcurrency": 5}, annotations=annotations))
+    assert mode_of(world)["mode"] == mode
+    waiting = [asyncio.create_task(world.get()) for _ in range(100)]
+    throttler = world.serving.activator.revision("default", "hello-00001").throttler
+    while throttler.waiting + sum(task.done() for task in waiting) < 95:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    let_go.set()
+    turned_away = [answer.status for answer in await asyncio.gather(*waiting)].count(503)
+    # Without the activator, ten may wait for each of the five slots.
+    assert turned_away == (0 if mode == "Proxy" else 45)
+
+
 async def test_activation_that_never_succeeds_times_out(world: World) -> None:
     world.workloads.holding = True
     await world.apply(service(annotations={"serving.knative.dev/progress-deadline": "30s"}))

@@ -160,6 +160,11 @@ class Decider:
             self._panic_since = None
             self._panic_pods = 0
 
+    def expected_excess(self, initial_scale: int) -> int:
+        """The excess burst capacity as it is expected before anything was measured (serving
+        pkg/autoscaler/scaling/multiscaler.go createScaler)."""
+        return self._excess_burst_capacity(Observation(0.0, 0.0, initial_scale))
+
     def _excess_burst_capacity(self, seen: Observation) -> int:
         burst = self._spec.target_burst_capacity
         if burst == 0:

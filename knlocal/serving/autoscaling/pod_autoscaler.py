@@ -363,7 +363,12 @@ class PodAutoscalerController(Controller):
         want: int,
         ready: int,
     ) -> Obj:
-        excess = scaling.decision.excess_burst_capacity if scaling.decision else 0
+        if scaling.decision is not None:
+            excess = scaling.decision.excess_burst_capacity
+        else:
+            excess = scaling.decider.expected_excess(
+                initial_scale(autoscaler, self._config.autoscaler)
+            )
         inactive = want == UNKNOWN and active_is(conditions, "False")
         proxy = want == 0 or excess < 0 or inactive
         scaling.backend.throttler.proxying = proxy or not scaling.backend.throttler.pods
