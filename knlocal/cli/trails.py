@@ -57,7 +57,9 @@ def _subscriber(subscriber: Entry, colour: bool) -> Iterator[str]:
     reply = subscriber.get("reply")
     if reply:
         went = f"to {reply['to']}" if reply.get("to") else ""
-        yield f"      replied with event {reply['id']} {went}".rstrip()
+        taken = 200 <= reply.get("status", 202) < 300
+        not_taken = "" if taken else f", which did not take it ({reply['status'] or 'no answer'})"
+        yield f"      replied with event {reply['id']} {went}".rstrip() + not_taken
         for trail in reply.get("trails") or ():
             yield from (f"        {line}" for line in _story(trail, colour))
 

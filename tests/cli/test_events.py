@@ -8,6 +8,7 @@ import pytest
 
 from knlocal.cli import run
 from knlocal.cli.exits import Exit
+from knlocal.cli.trails import told
 
 TOML = """
 [project]
@@ -118,3 +119,19 @@ def test_wrong_input_gets_a_clear_answer(
     assert cli(*arguments) == code
     assert said in cli.err
     assert "Traceback" not in cli.err
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [(202, "to http://r"), (503, "did not take it (503)"), (0, "did not take it (no answer)")],
+)
+def test_a_reply_that_was_not_taken_is_no_success(status: int, says: str) -> None:
+    reply = {"to": "http://r", "id": "again", "status": status}
+    subscriber = {"name": "trigger d/t", "outcome": "delivered", "attempts": [], "reply": reply}
+    entry = {
+        "event": {"id": "1", "type": "t", "source": "/s"}, "time": "2026-01-01T00:00:00Z",
+        "door": {"label": "Broker d/b"}, "subscribers": [subscriber],
+    }  # fmt: skip
+    line = told(entry).splitlines()[-1]
+    assert "replied with event again" in line
+    assert line.endswith(says)
