@@ -65,7 +65,10 @@ def init_command(context: Context, name: str | None, force: bool) -> int:
         path.write_text(text)
     except OSError as error:
         raise CliError(f"{path}: {error.strerror}") from None
-    echo(f"made {path.name}" + (f" with {len(found)} service(s)" if found else ""))
+    echo(
+        f"made {path.name}"
+        + (f" with {len(found)} service{'s' * (len(found) > 1)}" if found else "")
+    )
     for service, source, kind in found:
         echo(f"  {service}: {source} ({kind})")
     echo("next: knlocal up")

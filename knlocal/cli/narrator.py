@@ -243,8 +243,11 @@ def _most_traffic(status: Obj) -> str:
 
 
 def _short(why: str) -> str:
-    """The first line, cut to what a table can hold: the line above it, and `describe`, say all."""
-    first = re.sub(r'^Revision ".*?" failed with message: ', "", why).partition("\n")[0]
+    """The line that names the error, or else the first, cut to what a table can hold: the lines
+    above it, and `describe`, say all."""
+    text = re.sub(r'^Revision ".*?" failed with message: ', "", why)
+    named = re.search(r"^[\w.]*(Error|Exception|Exit|Interrupt): .*$", text, re.M)
+    first = named.group() if named else text.partition("\n")[0]
     return first if len(first) <= WIDEST else first[: WIDEST - 1] + "…"
 
 

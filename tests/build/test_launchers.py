@@ -215,6 +215,27 @@ def test_a_node_function_gets_events_and_answers_with_them(
     assert (status, found["ce-type"], json.loads(body)) == (200, "t.done", {"got": 1})
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [("data: {n: 1}", b'{"n":1}'), ("data: undefined, data_base64: 'aGk='", b"hi")],
+)
+def test_an_event_of_the_node_sdk_leaves_out_what_is_not_set(
+    tmp_path: Path, free_port: Callable[[], int], data: str, body: bytes
+) -> None:
+    (tmp_path / "index.js").write_text(
+        "exports.handle = () => ({specversion: '1.0', id: '2', source: 'me', type: 't', "
+        f"subject: null, dataschema: undefined, {data}}})"
+    )
+    command = ["node", str(LAUNCHER / "serve_node.mjs"), "index.js", "--invoke=cloudevent"]
+    with served(command, tmp_path, free_port()) as port:
+        _, found, said = call(port, "POST", "/", b"{}", EVENT)
+    assert said == body
+    assert {n for n in found if n.startswith("ce-")} == {
+        "ce-specversion", "ce-id", "ce-source", "ce-type",
+    }  # fmt: skip
+
+
 def test_connections_between_requests_do_not_keep_a_stopped_program(
     python: Callable[..., object],
 ) -> None:

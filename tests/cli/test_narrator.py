@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from knlocal.cli.narrator import Line, Narrator, service_rows
 from knlocal.resources.base import Obj
 from knlocal.store.watch import EventType, WatchEvent
@@ -128,6 +130,18 @@ def test_a_long_reason_is_cut_in_the_table() -> None:
     [_, row] = service_rows([service("False", "x" * 500)], "n")
     assert row[2].endswith("x…")
     assert len(row[2]) < 80
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Traceback (most recent call last):\n  File \"/app/main.py\", line 1\nKeyError: 'x'",
+        "node:internal/modules/cjs/loader:1207\n  throw err;\n\nKeyError: 'x'\n    at f (a.js)",
+    ],
+)
+def test_the_table_shows_the_line_that_names_the_error(said: str) -> None:
+    why = f'Revision "a-1" failed with message: Container failed with: {said}'
+    assert service_rows([service("False", why)], "n")[1][2] == "no: KeyError: 'x'"
 
 
 def test_a_service_that_never_listened_is_told_with_its_last_failed_probe() -> None:

@@ -87,10 +87,11 @@ function answer(response, result) {
   if (result instanceof EventAnswer) result = result.response();
   let { status, headers = {}, body } = { status: 200, body: result };
   if (result?.specversion) {
-    const { data, datacontenttype, ...attributes } = result;
-    body = data;
+    const { data, data_base64, datacontenttype, ...attributes } = result;
+    body = data_base64 ? Buffer.from(data_base64, "base64") : data;
     if (datacontenttype) headers["content-type"] = datacontenttype;
-    for (const [name, value] of Object.entries(attributes)) headers[`ce-${name}`] = inHeader(value);
+    for (const [name, value] of Object.entries(attributes))  // those of the SDK have unset ones, too
+      if (value !== undefined && value !== null) headers[`ce-${name}`] = inHeader(value);
   } else if (result && typeof result === "object" && !Buffer.isBuffer(result) &&
              ("statusCode" in result || "body" in result || "headers" in result)) {
     status = result.statusCode ?? result.code ?? 200;
