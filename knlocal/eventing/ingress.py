@@ -29,8 +29,17 @@ Find = Callable[[str, str], Exchange | None]
 class BrokerIngress:
     """`/<namespace>/<name>` on the brokers' host."""
 
-    def __init__(self, find: Find, max_event: int = MAX_EVENT) -> None:
+    def __init__(
+        self,
+        find: Find,
+        max_event: int = MAX_EVENT,
+        *,
+        why_not: Callable[[str, str], str] = lambda namespace, name: "",
+    ) -> None:
+        """`why_not` tells what is the matter with a broker that is there and takes no events; ""
+        when there is none."""
         self._find = find
+        self._why_not = why_not
         self._max_event = max_event
         self.route = Route(self, at_once=self.at_once)
 
@@ -44,7 +53,9 @@ class BrokerIngress:
             return
         exchange = self._find(namespace, name)
         if exchange is None:
-            await _say(request, Verdict(404, f"there is no broker {name} in {namespace}"))
+            why = self._why_not(namespace, name)
+            no_broker = Verdict(404, f"there is no broker {name} in {namespace}")
+            await _say(request, Verdict(500, why) if why else no_broker)
             return
         await take(request, exchange, self._max_event)
 

@@ -81,9 +81,16 @@ class Plane:
         ingress = BrokerIngress(
             lambda namespace, name: self.dispatcher.exchange("Broker", namespace, name),
             self._max_event,
+            why_not=self._why_not,
         )
         hosts = self.addresses.hosts(BROKER_INGRESS, SYSTEM)
         self._routes.put("eventing/brokers", dict.fromkeys(hosts, ingress.route))
+
+    def _why_not(self, namespace: str, name: str) -> str:
+        broker = self.store.find(BROKER, namespace, name)
+        if broker is None:
+            return ""
+        return f"broker {name} in {namespace} has no address: {_not_yet(broker, 'Ready')}"
 
     # -- brokers ------------------------------------------------------------------------------
 

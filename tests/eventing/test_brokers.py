@@ -88,6 +88,16 @@ async def test_a_broker_answers_under_all_its_names(house: House, url: str) -> N
     assert (await house.post(url)).status == 202
 
 
+async def test_a_broker_without_an_address_says_so_at_its_door(house: House) -> None:
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "name": "nope"}
+    await house.apply("Broker", "b", {"config": config})
+    door = "http://broker-ingress.knative-eventing.svc.cluster.local/default"
+    response = await house.post(f"{door}/b")
+    assert response.status == 500
+    assert b'configmaps "nope" not found' in response.body
+    assert (await house.post(f"{door}/unheard")).status == 404
+
+
 async def test_the_door_knows_the_short_names_that_pods_may_use(house: House) -> None:
     await house.apply("Channel", "c")
     for host in ("broker-ingress.knative-eventing", "c-kn-channel.default"):
