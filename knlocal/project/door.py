@@ -92,25 +92,32 @@ class ProjectDoor:
         self.settings = settings
         self.sources.settings = settings
 
-    async def apply_services(self, names: set[str]) -> set[str]:
-        """Only these services, because only their sources changed. Returns those that did."""
+    async def apply_services(
+        self, names: set[str], changed: Callable[[str], object] = lambda _name: None
+    ) -> None:
+        """Only these services, because only their sources changed; each as soon as it is built.
+        `changed` is told, at once, those that did."""
         if any(self._store.find_key(self._key(name)) is None for name in names):
             await self.apply()  # one that could not be built before: it is not in the books yet
-            return names
-        changed = set()
+            for name in names:
+                changed(name)
+            return
         async with self._one_at_a_time:
-            prepared = await self._prepare(names)
-            for name in sorted(names - prepared.failed - prepared.impossible):
-                table = self.settings.services[name]
-                obj = objects.service_object(self.settings, name, table, prepared.origins)
-                try:
-                    change = await apply.apply_one(obj, apply.StoreTarget(self._store))
-                except StatusError as error:
-                    self._told.problem(name, error.message)
-                    continue
-                if change.what != "unchanged":
-                    changed.add(name)
-        return changed
+            await asyncio.gather(*(self._apply_service(name, changed) for name in sorted(names)))
+
+    async def _apply_service(self, name: str, changed: Callable[[str], object]) -> None:
+        prepared = await self._prepare({name})
+        if name in prepared.failed | prepared.impossible:
+            return
+        table = self.settings.services[name]
+        obj = objects.service_object(self.settings, name, table, prepared.origins)
+        try:
+            change = await apply.apply_one(obj, apply.StoreTarget(self._store))
+        except StatusError as error:
+            self._told.problem(name, error.message)
+            return
+        if change.what != "unchanged":
+            changed(name)
 
     def _read_manifests(self) -> list[Manifest]:
         found = manifests.load(self.settings.project.manifests, self.settings.root)

@@ -18,9 +18,10 @@ from knlocal.clock import Clock
 from knlocal.project import config
 from knlocal.project.door import ProjectDoor, Told
 from knlocal.project.errors import ProjectError
-from knlocal.project.objects import ROLLBACK, RUN, SNAPSHOT
+from knlocal.project.objects import ROLLBACK
 from knlocal.project.settings import Settings
 from knlocal.project.watch import Watched, batches
+from knlocal.resources.annotations import RUN, SNAPSHOT
 from knlocal.resources.base import GroupKind, Obj, annotations_of, labels_of
 from knlocal.store.store import Store
 
@@ -186,8 +187,7 @@ class Reloader:
             for want, folder in self._door.sources.folders()
             if folder in folders
         }  # fmt: skip
-        for name in sorted(await self._door.apply_services(names)):
-            self._forget_rollback(name)
+        await self._door.apply_services(names, changed=self._forget_rollback)
 
     def _forget_rollback(self, name: str) -> None:
         """New code takes over again after somebody had gone back to older code."""
