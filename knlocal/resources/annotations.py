@@ -1,0 +1,27 @@
+"""knlocal's own annotations that several rooms know: what they tell one another through objects."""
+
+from __future__ import annotations
+
+RUN = "knlocal.dev/run"
+"""On a pod: what the process runtime runs for the serving container (JSON `{"command", "dir"}`)."""
+SNAPSHOT = "knlocal.dev/snapshot"
+"""On a pod: the source snapshot to mount read-only (JSON `{"dir", "target"}`)."""
+IDLE = "knlocal.dev/idle"
+"""On a revision: "stop" or "freeze", what becomes of its pods at zero."""
+STANDBY = "knlocal.dev/standby"
+"""On a Deployment: "stop" keeps a prepared pod at zero replicas, "freeze" keeps paused ones."""
+SUCCESSOR = "knlocal.dev/successor"
+"""On a Deployment whose pods mount a snapshot: which Deployment the next save will make, and which
+names in the template will be others then (JSON `{"deployment": …, "names": {…}}`)."""
+SIMULATED = "knlocal.dev/simulated"
+"""On a Deployment: a part of Knative that lives inside the daemon; it has no pods and is ready."""
+SIMULATED_DOWN = "knlocal.dev/simulated-down"
+"""On such a Deployment: why that part does not work; it is not ready then."""
+SHOWN_ONLY = "knlocal.dev/shown-only"
+"""On a Deployment: knlocal itself does this work; nothing is run for it, its status stays."""
+ROUTED_BY = "knlocal.dev/routed-by"
+"""On a Service: another controller than that of Services serves its host names."""
+HOST_URL = "knlocal.dev/host-url"
+"""In a status: the address that works from the host."""
+DURABLE = "knlocal.dev/durable"
+"""On a Broker, Channel or InMemoryChannel: "true" has events on disk before the 202."""
