@@ -222,8 +222,10 @@ def _origin(revision: Obj) -> str:
     """What the code is: the snapshot, where there is one, else the image."""
     import orjson
 
+    from knlocal.resources.annotations import RUN, SNAPSHOT
+
     annotations = revision["metadata"].get("annotations") or {}
-    for key in ("knlocal.dev/snapshot", "knlocal.dev/run"):
+    for key in (SNAPSHOT, RUN):
         if key in annotations:
             return (
                 "source " + str(orjson.loads(annotations[key]).get("dir", "")).split("/")[-1][:12]

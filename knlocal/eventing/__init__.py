@@ -9,8 +9,9 @@
 what waits, `ingress` is the door, `cesql` and `filters` decide.
 """
 
-from knlocal.eventing.addresses import HOST_URL, Addresses
+from knlocal.eventing.addresses import Addresses
 from knlocal.eventing.feature import Eventing
-from knlocal.eventing.plane import DURABLE, DURABLE_CLASS
+from knlocal.eventing.plane import DURABLE_CLASS
+from knlocal.resources.annotations import DURABLE, HOST_URL
 
 __all__ = ["DURABLE", "DURABLE_CLASS", "HOST_URL", "Addresses", "Eventing"]

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-HOST_URL = "knlocal.dev/host-url"
-"""Annotation in a status: the address that works from the host."""
-
-ROUTED_BY = "knlocal.dev/routed-by"
-"""Annotation on a Service: its names are served by another controller than that of Services."""
-
 BROKER_INGRESS = "broker-ingress"
 SYSTEM = "knative-eventing"
 

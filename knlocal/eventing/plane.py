@@ -22,6 +22,7 @@ from knlocal.eventing.ingress import MAX_EVENT, BrokerIngress, ChannelIngress
 from knlocal.eventing.subscription import Subscription
 from knlocal.gateway import RouteTable
 from knlocal.journal import Door
+from knlocal.resources.annotations import DURABLE
 from knlocal.resources.base import (
     GroupKind,
     Key,
@@ -41,10 +42,8 @@ CHANNEL = GroupKind("messaging.knative.dev", "Channel")
 IN_MEMORY_CHANNEL = GroupKind("messaging.knative.dev", "InMemoryChannel")
 SUBSCRIPTION = GroupKind("messaging.knative.dev", "Subscription")
 
-DURABLE = "knlocal.dev/durable"
-"""Annotation on a Broker, Channel or InMemoryChannel: events are on disk before 202."""
 DURABLE_CLASS = "Durable"
-"""The broker class that means the same."""
+"""The broker class that means the same as the annotation."""
 
 ORDER = (
     "eventing.knative.dev/delivery.order",

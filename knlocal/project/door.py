@@ -15,6 +15,7 @@ from knlocal.project.manifests import Manifest
 from knlocal.project.objects import Origin
 from knlocal.project.settings import Earlier, Service, Settings
 from knlocal.project.sources import Sources, Wanted, wanted
+from knlocal.resources.annotations import RUN
 from knlocal.resources.base import GroupKind, Key, Obj, annotations_of
 from knlocal.resources.status import StatusError
 from knlocal.store.store import Store
@@ -195,7 +196,7 @@ def _is_made_of(revision: Obj, service: Obj, table: Earlier) -> bool:
     wanted = template["spec"]["containers"][0]
     has = revision["spec"]["containers"][0]
     annotations = template.get("metadata", {}).get("annotations") or {}
-    if (objects.RUN in annotations) != (objects.RUN in annotations_of(revision)):
+    if (RUN in annotations) != (RUN in annotations_of(revision)):
         return False  # made for the other runtime
     if (table.image or table.source) and wanted["image"] != has["image"]:
         return False

@@ -25,6 +25,7 @@ from knlocal.project.eventing_settings import (
 )
 from knlocal.project.settings import Settings
 from knlocal.resources import duration
+from knlocal.resources.annotations import DURABLE
 from knlocal.resources.base import Obj
 
 EVENTING = "eventing.knative.dev/v1"
@@ -166,7 +167,7 @@ def _trigger(settings: Settings, name: str, table: Trigger, where: str) -> Obj:
 def _channel(settings: Settings, name: str, table: Channel, where: str) -> Obj:
     kind = table.kind or "Channel"
     spec = _with_delivery({}, table, where)
-    marks = {"knlocal.dev/durable": "true"} if table.durable else {}
+    marks = {DURABLE: "true"} if table.durable else {}
     if kind in ("Channel", "InMemoryChannel"):
         return _object(settings, MESSAGING, kind, name, table, spec, marks)
     spec["channelTemplate"] = {"apiVersion": MESSAGING, "kind": kind}

@@ -21,15 +21,12 @@ from knlocal.project.settings import (
     Volume,
 )
 from knlocal.resources import duration
+from knlocal.resources.annotations import IDLE, RUN, SNAPSHOT
 from knlocal.resources.base import Obj
 
 SERVING = "serving.knative.dev/v1"
 AUTOSCALING = "autoscaling.knative.dev"
 
-#: Annotations of knlocal's own, on revision templates.
-IDLE = "knlocal.dev/idle"
-RUN = "knlocal.dev/run"
-SNAPSHOT = "knlocal.dev/snapshot"
 
 ROLLBACK = "knlocal.dev/rollback"
 """On a Service: the revision that `rollback` chose; the next save takes over again."""

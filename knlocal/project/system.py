@@ -11,11 +11,9 @@ from typing import Any, NamedTuple
 
 from knlocal.control.namespaces import SYSTEM_NAMESPACES
 from knlocal.resources import settings
+from knlocal.resources.annotations import SHOWN_ONLY
 from knlocal.resources.base import Key, Obj, key_of, timestamp
 from knlocal.store.store import Store
-
-#: On a Deployment: nothing is run for it; its status is written once.
-SHOWN_ONLY = "knlocal.dev/shown-only"
 
 _DEPLOYMENTS = {
     "knative-serving": (

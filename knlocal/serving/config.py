@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from knlocal.resources import settings
+from knlocal.resources.annotations import IDLE
 from knlocal.resources.base import Obj, annotations_of
-from knlocal.serving.kinds import IDLE, SYSTEM_NAMESPACE
+from knlocal.serving.kinds import SYSTEM_NAMESPACE
 from knlocal.store.store import Store
 
 #: knlocal's own settings for Serving; key `idle`: what a revision at zero keeps in readiness.

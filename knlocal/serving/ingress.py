@@ -11,6 +11,7 @@ from typing import Protocol
 
 from knlocal.control.conditions import Conditions
 from knlocal.control.events import EventRecorder
+from knlocal.resources.annotations import ROUTED_BY
 from knlocal.resources.base import Obj, annotations_of, key_of, labels_of, status_of
 from knlocal.serving.children import ensure
 from knlocal.serving.config import Config
@@ -22,7 +23,6 @@ from knlocal.serving.kinds import (
     ROLLOUT,
     ROUTE_LABEL,
     ROUTE_NAMESPACE_LABEL,
-    ROUTED_BY,
     SERVICE_LABEL,
     TAG_HEADER,
     VISIBILITY_LABEL,

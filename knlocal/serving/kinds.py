@@ -76,11 +76,6 @@ DEFAULT_ROUTE_HEADER = "Knative-Serving-Default-Route"
 
 # -- knlocal's own --------------------------------------------------------------------------------
 
-STANDBY = "knlocal.dev/standby"
-SUCCESSOR = "knlocal.dev/successor"
-SNAPSHOT = "knlocal.dev/snapshot"
-IDLE = "knlocal.dev/idle"
-ROUTED_BY = "knlocal.dev/routed-by"
 
 QUEUE_PROXY = "queue-proxy"
 QUEUE_PROXY_IMAGE = "knlocal.internal/queue-proxy"

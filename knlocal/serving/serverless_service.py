@@ -15,6 +15,7 @@ from knlocal.control.events import EventRecorder
 from knlocal.control.pace import Urgency
 from knlocal.gateway import Route as GatewayRoute
 from knlocal.gateway import RouteTable
+from knlocal.resources.annotations import ROUTED_BY
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -36,7 +37,6 @@ from knlocal.serving.kinds import (
     K8S_SERVICE,
     POD,
     REVISION_LABEL,
-    ROUTED_BY,
     SERVERLESS_SERVICE,
     SERVERLESS_SERVICE_LABEL,
     SERVICE_TYPE_LABEL,

@@ -13,6 +13,7 @@ from typing import Any
 
 from knlocal.gateway.upstream import Protocol
 from knlocal.resources import duration
+from knlocal.resources.annotations import SNAPSHOT, STANDBY, SUCCESSOR
 from knlocal.resources.base import Obj, annotations_of, copy, labels_of, owner_reference, spec_of
 from knlocal.resources.names import child_name
 from knlocal.serving.config import Config
@@ -32,9 +33,6 @@ from knlocal.serving.kinds import (
     ROUTING_STATE_LABEL,
     ROUTING_STATE_MODIFIED,
     SERVICE_LABEL,
-    SNAPSHOT,
-    STANDBY,
-    SUCCESSOR,
 )
 from knlocal.serving.queue_proxy import queue_proxy_container
 from knlocal.serving.revision_names import numbered_name

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from knlocal.resources.annotations import HOST_URL
 from knlocal.resources.base import Obj
 
-HOST_URL = "knlocal.dev/host-url"
-"""Annotation in a status: the address that works from the host."""
-ROUTED_BY = "knlocal.dev/routed-by"
-"""Annotation on a Service: its names are served by another controller than that of Services."""
 SYSTEM = "knative-eventing"
 
 

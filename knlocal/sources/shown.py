@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from knlocal.resources.annotations import ROUTED_BY, SIMULATED, SIMULATED_DOWN
 from knlocal.resources.base import (
     GroupKind,
     Obj,
@@ -12,16 +13,11 @@ from knlocal.resources.base import (
     is_controlled_by,
     owner_reference,
 )
-from knlocal.sources.addresses import ROUTED_BY
 from knlocal.store.store import Store
 
 CONFIG_MAP = GroupKind("", "ConfigMap")
 SERVICE = GroupKind("", "Service")
 DEPLOYMENT = GroupKind("apps", "Deployment")
-#: The Deployment controller writes a ready status for it, and makes no pods.
-SIMULATED = "knlocal.dev/simulated"
-#: Why such a part does not work; its Deployment is not ready then.
-SIMULATED_DOWN = "knlocal.dev/simulated-down"
 
 
 def show_deployment(

@@ -9,6 +9,7 @@ from typing import Any
 from knlocal.control.controller import Controller, Requeue, Watching, owned_by
 from knlocal.control.events import EventRecorder
 from knlocal.control.pace import Urgency
+from knlocal.resources.annotations import SHOWN_ONLY, SIMULATED
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -35,16 +36,7 @@ from knlocal.workloads.podcontrol import fresh, owned, template_hash
 from knlocal.workloads.podstatus import is_terminal
 from knlocal.workloads.rollout import DESIRED, MOST, replicas
 from knlocal.workloads.standby import Standbys
-from knlocal.workloads.terms import (
-    CONFIG_MAP,
-    DEPLOYMENT,
-    POD,
-    REPLICA_SET,
-    SECRET,
-    SHOWN_ONLY,
-    SIMULATED,
-    TEMPLATE_HASH,
-)
+from knlocal.workloads.terms import CONFIG_MAP, DEPLOYMENT, POD, REPLICA_SET, SECRET, TEMPLATE_HASH
 
 REVISION = "deployment.kubernetes.io/revision"
 _HISTORY = "deployment.kubernetes.io/revision-history"

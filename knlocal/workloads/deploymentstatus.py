@@ -8,6 +8,7 @@ from datetime import datetime
 from math import ceil, floor
 from typing import Any
 
+from knlocal.resources.annotations import SIMULATED_DOWN
 from knlocal.resources.base import (
     Obj,
     annotations_of,
@@ -17,7 +18,6 @@ from knlocal.resources.base import (
     timestamp,
 )
 from knlocal.workloads.podcontrol import set_condition, without_condition
-from knlocal.workloads.terms import SIMULATED_DOWN
 
 _DONE = "NewReplicaSetAvailable"
 

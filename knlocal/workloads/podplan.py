@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from knlocal.resources import quantity
+from knlocal.resources.annotations import RUN, SNAPSHOT
 from knlocal.resources.base import Obj, annotations_of, labels_of, spec_of
 from knlocal.runtime.api import ContainerPlan, ImageInfo, Mount, PodId, PodPlan
 from knlocal.store.store import Store
 from knlocal.workloads.environment import ConfigError, PodFacts, container_environment
 from knlocal.workloads.expansion import expand_all
-from knlocal.workloads.terms import RUN, SERVING_REVISION, SNAPSHOT, is_shown_only
+from knlocal.workloads.terms import SERVING_REVISION, is_shown_only
 from knlocal.workloads.volumes import PodVolumes
 
 DEFAULT_PORT = 8080

@@ -9,6 +9,7 @@ from knlocal.control.controller import Controller, Requeue, Watching
 from knlocal.control.events import EventRecorder
 from knlocal.control.pace import Urgency
 from knlocal.gateway import Endpoint
+from knlocal.resources.annotations import ROUTED_BY
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -32,14 +33,7 @@ from knlocal.workloads.endpoints import (
     slice_of,
 )
 from knlocal.workloads.servicerouter import Backend, ServiceRouter
-from knlocal.workloads.terms import (
-    ENDPOINT_SLICE,
-    ENDPOINTS,
-    POD,
-    ROUTED_BY,
-    SERVICE,
-    SERVING_ROUTE,
-)
+from knlocal.workloads.terms import ENDPOINT_SLICE, ENDPOINTS, POD, SERVICE, SERVING_ROUTE
 
 AddressOf = Callable[[Obj, int], tuple[str, int]]
 _DOMAIN = "cluster.local"

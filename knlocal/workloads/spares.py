@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from knlocal.resources.annotations import SUCCESSOR
 from knlocal.resources.base import (
     Key,
     Obj,
@@ -35,7 +36,7 @@ from knlocal.workloads.kubelet import Kubelet
 from knlocal.workloads.podcontrol import pod_from_template, template_hash
 from knlocal.workloads.podplan import SandboxFacts, sandbox_facts, snapshot_target
 from knlocal.workloads.podworker import PodWorker
-from knlocal.workloads.terms import DEPLOYMENT, SPARE_FOR, SUCCESSOR
+from knlocal.workloads.terms import DEPLOYMENT, SPARE_FOR
 
 log = logging.getLogger(__name__)
 

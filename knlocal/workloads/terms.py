@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from knlocal.resources.annotations import STANDBY
 from knlocal.resources.base import GroupKind, Obj, annotations_of
 
 POD = GroupKind("", "Pod")
@@ -30,29 +31,12 @@ NODE_NAME = "knlocal"
 QUEUE_PROXY = "queue-proxy"
 QUEUE_PROXY_IMAGE = "knlocal.internal/queue-proxy"
 
-STANDBY = "knlocal.dev/standby"
-"""On a Deployment: "stop" keeps a prepared pod at zero replicas, "freeze" keeps paused ones."""
 STANDBY_COUNT = "knlocal.dev/standby-count"
 """On a Deployment: how many paused pods to keep (default 1)."""
 STANDBY_OF = "knlocal.dev/standby-of"
 """Runtime label: uid of the Deployment whose standby the pod may become, or is."""
-SUCCESSOR = "knlocal.dev/successor"
-"""On a Deployment whose pods mount a snapshot: which Deployment the next save will make, and which
-names in the template will be others then (JSON `{"deployment": …, "names": {…}}`)."""
 SPARE_FOR = "knlocal.dev/spare-for"
 """Runtime label: name of the Deployment for whose first pod it was started ahead."""
-RUN = "knlocal.dev/run"
-"""On a pod: what the process runtime runs for the serving container (JSON)."""
-SNAPSHOT = "knlocal.dev/snapshot"
-"""On a pod: the source snapshot to mount read-only (JSON)."""
-ROUTED_BY = "knlocal.dev/routed-by"
-"""On a Service: another controller serves its host names."""
-SHOWN_ONLY = "knlocal.dev/shown-only"
-"""On a Deployment: knlocal itself does this work; nothing is run for it, its status stays."""
-SIMULATED = "knlocal.dev/simulated"
-"""On a Deployment: a part of Knative that lives inside the daemon; it has no pods and is ready."""
-SIMULATED_DOWN = "knlocal.dev/simulated-down"
-"""On such a Deployment: why that part does not work; it is not ready then."""
 DRAIN = "knlocal.dev/drain"
 """On a pod: "false" skips the drain hooks before SIGTERM."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
-from knlocal.eventing.addresses import HOST_URL, SYSTEM
+from knlocal.eventing.addresses import SYSTEM
 from knlocal.eventing.children import ChildError, child, ensure, remove_others
 from knlocal.eventing.controller import EventingController
 from knlocal.eventing.correlation import SECRET_NAME, CorrelationKeys, serve
@@ -15,6 +15,7 @@ from knlocal.eventing.plane import BROKER, TRIGGER, Plane
 from knlocal.eventing.requestreply import SERVICE, Conversation, RequestReplyDoor
 from knlocal.eventing.resolver import Destinations
 from knlocal.gateway import Route, RouteTable
+from knlocal.resources.annotations import HOST_URL
 from knlocal.resources.base import (
     GroupKind,
     Key,

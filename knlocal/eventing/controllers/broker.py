@@ -11,11 +11,11 @@ from typing import Any
 
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching
-from knlocal.eventing.addresses import HOST_URL
 from knlocal.eventing.children import ChildError, child, ensure
 from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.links import broker_of
 from knlocal.eventing.plane import BROKER, DURABLE_CLASS, TRIGGER
+from knlocal.resources.annotations import HOST_URL
 from knlocal.resources.base import (
     GroupKind,
     Key,

@@ -7,11 +7,12 @@ from typing import Any
 
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
-from knlocal.eventing.addresses import HOST_URL, ROUTED_BY, channel_service
+from knlocal.eventing.addresses import channel_service
 from knlocal.eventing.children import ChildError, child, ensure
 from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.links import backing_channel
-from knlocal.eventing.plane import CHANNEL, DURABLE, IN_MEMORY_CHANNEL, SUBSCRIPTION
+from knlocal.eventing.plane import CHANNEL, IN_MEMORY_CHANNEL, SUBSCRIPTION
+from knlocal.resources.annotations import DURABLE, HOST_URL, ROUTED_BY
 from knlocal.resources.base import (
     GroupKind,
     Key,

@@ -7,10 +7,10 @@ from typing import Any
 
 from knlocal.control.conditions import Conditions, find_condition
 from knlocal.control.controller import Requeue, Watching, owned_by
-from knlocal.eventing.addresses import HOST_URL
 from knlocal.eventing.children import ChildError, child, ensure, remove_others
 from knlocal.eventing.controller import EventingController, policies_off
 from knlocal.eventing.plane import IN_MEMORY_CHANNEL, SUBSCRIPTION
+from knlocal.resources.annotations import HOST_URL
 from knlocal.resources.base import GroupKind, Key, Obj, is_deleting, spec_of, status_of
 from knlocal.resources.names import child_name
 
