@@ -35,6 +35,19 @@ def schedule_problem(line: str, *, seconds: bool = True) -> str:
         _check_cron(["*"] * (len(fields) - 2) + [fields[-2], "*"])
     except CronSimError as error:
         return f"{error} in schedule {line!r}"
+    return _beyond_robfig(fields)
+
+
+def _beyond_robfig(fields: list[str]) -> str:
+    """What cronsim reads and robfig/cron does not: L and # for days, and 7 for Sunday."""
+    for part in (*fields[-3].split(","), *fields[-1].split(",")):
+        if "#" in part or "L" in part.upper():
+            return (
+                f'failed to parse int from {part}: strconv.Atoi: parsing "{part}": invalid syntax'
+            )
+    for part in fields[-1].split(","):
+        if "7" in part.partition("/")[0].split("-"):
+            return f"end of range (7) above maximum (6): {part}"
     return ""
 
 

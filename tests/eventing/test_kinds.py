@@ -302,6 +302,14 @@ DETAILS = "Attribute name must start with a letter and can only contain lowercas
          "invalid value: unsupported descriptor @every: spec.schedule"),
         (SOURCES, "PingSource", {**PING, "schedule": "* * *"},
          "invalid value: expected 5 to 6 fields, found 3: [* * *]: spec.schedule"),
+        (SOURCES, "PingSource", {**PING, "schedule": "0 0 * * 7"},
+         "invalid value: end of range (7) above maximum (6): 7: spec.schedule"),
+        *(
+            (SOURCES, "PingSource", {**PING, "schedule": f"0 0 {days}"},
+             (f"invalid value: failed to parse int from {part}: strconv.Atoi: parsing "
+             f'"{part}": invalid syntax: spec.schedule'))
+            for days, part in (("L * *", "L"), ("* * 1#2", "1#2"), ("* * 1,5L", "5L"))
+        ),
         (SOURCES, "PingSource", {**PING, "timezone": "Mars/Base"},
          ("invalid value: provided bad location Mars/Base: unknown time zone Mars/Base: "
          "spec.timezone")),
@@ -391,7 +399,7 @@ def test_what_is_wrong_is_refused_in_knatives_words(
 @pytest.mark.parametrize(
     "schedule",
     ["* * * * */1", "*/10 * * * * *", "@hourly", "0 0 30 2 *", "? * * * *",
-     "CRON_TZ=Asia/Tokyo 0 5 * * *", "TZ=UTC @daily"],
+     "CRON_TZ=Asia/Tokyo 0 5 * * *", "TZ=UTC @daily", "*/7 0 */7 JUL */7"],
 )  # fmt: skip
 def test_odd_but_legal_schedules_are_accepted(create: Create, schedule: str) -> None:
     assert create(SOURCES, "PingSource", "p", {**PING, "schedule": schedule})

@@ -22,6 +22,11 @@ MOMENT = datetime(2026, 1, 1, 12, 30, 15, tzinfo=UTC)
         ("0 9 * * *", "America/New_York", datetime(2026, 1, 1, 14, tzinfo=UTC)),
         ("CRON_TZ=Asia/Tokyo 0 9 * * *", "", datetime(2026, 1, 2, 0, tzinfo=UTC)),
         ("0 0 29 2 *", "", datetime(2028, 2, 29, tzinfo=UTC)),
+        # Either of two restricted days will do, and */2 is a restriction to robfig/cron.
+        ("0 0 */2 * MON", "", datetime(2026, 1, 3, tzinfo=UTC)),
+        ("0 0 6 * */3", "", datetime(2026, 1, 3, tzinfo=UTC)),
+        ("0 0 */1 * MON", "", datetime(2026, 1, 5, tzinfo=UTC)),
+        ("0 0 */40 * *", "", datetime(2026, 2, 1, tzinfo=UTC)),
     ],
 )
 def test_the_next_moment_is_the_one_that_cron_means(line, timezone, due) -> None:
