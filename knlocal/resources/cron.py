@@ -16,6 +16,20 @@ ZONE_PREFIX = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)")
 """A time zone in front of a cron line, as robfig/cron reads it: the zone, and the line."""
 
 
+_STEPS = re.compile(r"(?<![^,])\*/0*([2-9]|[1-9]\d+)(?![^,])")
+
+
+def as_cronsim(line: str) -> str:
+    """The line so that cronsim means by it what robfig/cron does: `?` is `*`; and a day field like
+    `*/2` restricts, as `1-31/2` does: together with the other day field it means "or", where
+    cronsim sees a star, and an "and"."""
+    fields = line.replace("?", "*").split()
+    if len(fields) in (5, 6):
+        fields[-3] = _STEPS.sub(r"1-31/\1", fields[-3])
+        fields[-1] = _STEPS.sub(r"0-6/\1", fields[-1])
+    return " ".join(fields)
+
+
 def schedule_problem(line: str, *, seconds: bool = True) -> str:
     """What is wrong with a cron line; "" when nothing is. `seconds` allows them as a sixth field.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from knlocal.resources.cron import ZONE_PREFIX
+from knlocal.resources.cron import ZONE_PREFIX, as_cronsim
 
 _DESCRIPTORS = {
     "@yearly": "0 0 1 1 *",
@@ -39,7 +38,7 @@ class Schedule:
             if line not in _DESCRIPTORS:
                 raise ScheduleError(f"unrecognized descriptor: {line}")
             line = _DESCRIPTORS[line]
-        self._line = _as_robfig(line)
+        self._line = as_cronsim(line)
         self._never = False
         try:
             self._from(datetime(2024, 1, 1, tzinfo=UTC))
@@ -68,19 +67,6 @@ def _zone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ScheduleError(f"provided bad location {name}: unknown time zone {name}") from error
-
-
-_STEPS = re.compile(r"(?<![^,])\*/0*([2-9]|[1-9]\d+)(?![^,])")
-
-
-def _as_robfig(line: str) -> str:
-    """`?` is `*`; and a day field like `*/2` restricts, as `1-31/2` does: together with the other
-    day field it means "or", where other crons see a star, and an "and"."""
-    fields = line.replace("?", "*").split()
-    if len(fields) in (5, 6):
-        fields[-3] = _STEPS.sub(r"1-31/\1", fields[-3])
-        fields[-1] = _STEPS.sub(r"0-6/\1", fields[-1])
-    return " ".join(fields)
 
 
 def _impossible_day(line: str) -> bool:

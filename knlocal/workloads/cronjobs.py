@@ -22,6 +22,7 @@ from knlocal.resources.base import (
     status_of,
     timestamp,
 )
+from knlocal.resources.cron import as_cronsim
 from knlocal.resources.status import AlreadyExists, NotFound
 from knlocal.store.store import Store
 from knlocal.workloads.jobstatus import finished_at, is_finished
@@ -140,7 +141,7 @@ def due_times(cron_job: Obj, now: datetime) -> tuple[datetime | None, datetime |
     """
     spec, status = spec_of(cron_job), status_of(cron_job)
     expression = str(spec.get("schedule") or "")
-    expression = _WORDS.get(expression, expression)
+    expression = as_cronsim(_WORDS.get(expression, expression))
     zone = ZoneInfo(str(spec["timeZone"])) if spec.get("timeZone") else UTC
     since = parse_timestamp(
         str(status.get("lastScheduleTime") or cron_job["metadata"]["creationTimestamp"])

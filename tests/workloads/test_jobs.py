@@ -227,6 +227,8 @@ def test_due_times_know_zones_words_and_missed_starts() -> None:
     assert due == datetime(2026, 7, 1, 7, tzinfo=UTC)
     assert following == datetime(2026, 7, 2, 7, tzinfo=UTC)
     assert at(schedule="@hourly", startingDeadlineSeconds=60)[0] is None
+    assert at(schedule="0 0 */4 ? FRI")[1] == datetime(2026, 7, 3, tzinfo=UTC)
+    assert at(schedule="0 0 ? * ?")[1] == datetime(2026, 7, 2, tzinfo=UTC)
 
 
 def test_indexes_are_written_as_spans() -> None:
