@@ -84,6 +84,7 @@ class Events:
             return to
         namespace = self._project.namespace
         if kind == "service":
+            self._project.check_service(namespace, name)
             return f"http://{name}.{namespace}.svc.cluster.local/"
         group_kinds = {"broker": BROKER, "channel": CHANNEL}
         if kind not in group_kinds or not name:
@@ -91,6 +92,7 @@ class Events:
                 f'{to!r} names no place; write "broker:NAME", "channel:NAME", "service:NAME" '
                 "or a URL"
             )
+        self._project.check(name, namespace, group_kinds[kind])
         obj = self._project.daemon.store.get(group_kinds[kind], namespace, name)
         url = ((obj.get("status") or {}).get("address") or {}).get("url")
         if not url:

@@ -19,11 +19,13 @@ from knlocal.eventing.subscription import Answer, Subscription
 from knlocal.events import Event
 from knlocal.gateway import Handler, Request
 from knlocal.resources.base import GroupKind
-from knlocal.testing.matching import seconds
+from knlocal.testing.matching import hidden, seconds
 
 if TYPE_CHECKING:
     from knlocal.testing.host import Host
     from knlocal.testing.project import LocalProject
+
+__tracebackhide__ = hidden
 
 SERVICE = GroupKind("serving.knative.dev", "Service")
 ROUTE = GroupKind("serving.knative.dev", "Route")

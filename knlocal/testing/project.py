@@ -270,7 +270,9 @@ class LocalProject:
         changed, and applied again."""
         found = self.daemon.store.registry.by_name(kind)
         if not found:
-            raise LookupError(f"no kind is called {kind!r}")
+            kinds = self.daemon.store.registry
+            words = [word for one in kinds for word in (one.singular_name, *one.short_names)]
+            raise AssertionError(f"no kind is called {kind!r}; {did_you_mean(kind, words)}")
         place = (namespace or self.namespace) if found[0].namespaced else ""
         return copy(self.daemon.store.get(found[0].group_kind, place, name))
 

@@ -160,3 +160,12 @@ def test_a_failed_expectation_tells_who_on_the_way_did_not_want_the_event(knloca
 def test_a_misspelt_service_does_not_pass_for_one_that_answers_404(knlocal) -> None:
     with pytest.raises(AssertionError, match=r"no service 'ordres' .* did you mean 'orders'\?"):
         knlocal.service("ordres").get("/")
+
+
+def test_words_that_name_nothing_are_answered_with_what_there_is(knlocal) -> None:
+    with pytest.raises(AssertionError, match="no kind is called 'ksvcc'; did you mean 'ksvc'"):
+        knlocal.get("ksvcc", "orders")
+    with pytest.raises(AssertionError, match="no broker 'defualt'.*did you mean 'default'"):
+        knlocal.events.send("broker:defualt", type="t")
+    with pytest.raises(AssertionError, match="no service 'ordres'.*did you mean 'orders'"):
+        knlocal.events.send("service:ordres", type="t")
