@@ -78,6 +78,7 @@ class Writer:
     async def _body(self, request: ApiRequest, options: ApiWriteOptions) -> Obj:
         """The object that was sent, checked against the URL."""
         kind = request.kind
+        options.decoded = True
         media = negotiation.content_type(request.http.headers)
         body = await negotiation.read_body(request.http)
         obj, twice = negotiation.decode_body(body, media, f"*{kind.version}.{kind.kind}")

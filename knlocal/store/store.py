@@ -36,6 +36,7 @@ from knlocal.resources.status import (
     NotFound,
 )
 from knlocal.store.database import Database
+from knlocal.store.decoding import is_decoded, undecodable
 from knlocal.store.history import MOST_CHANGES, Change, History
 from knlocal.store.metadata import (
     SERVER_FIELDS,
@@ -78,6 +79,8 @@ class WriteOptions:
     warnings: list[str] = field(default_factory=list)
     uid: str = ""
     """For a create: the uid to give (a prepared pod has one before its object exists)."""
+    decoded: bool = False
+    """The object is a request's body as it came: what does not fit cannot be decoded (400)."""
 
 
 @dataclass(slots=True)
@@ -441,6 +444,8 @@ class Store:
         if options.field_validation == "Warn":
             options.warnings += [f'unknown field "{path}"' for path in unknown]
         wrong = schema.check_types(obj, kind.schema)
+        if wrong and options.decoded and is_decoded(kind, wrong[0]):
+            raise undecodable(kind, obj, wrong[0])
         if wrong:
             raise invalid(kind, obj, wrong)
 
