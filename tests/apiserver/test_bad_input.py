@@ -76,7 +76,11 @@ async def test_a_body_that_cannot_be_read_is_refused(
             "number into Go struct field ConfigMap.data of type string",
         ),
         ({"data": {"a b": "1"}}, 422, "a valid config key must consist"),
-        ({"data": []}, 400, "cannot unmarshal array into Go struct field ConfigMap.data of type map"),
+        (
+            {"data": []},
+            400,
+            "cannot unmarshal array into Go struct field ConfigMap.data of type map",
+        ),
         ({"binaryData": {"a": "%%%"}}, 422, "base64"),
     ],
 )  # fmt: skip
