@@ -65,15 +65,15 @@ async def test_a_body_that_cannot_be_read_is_refused(
         (
             {"metadata": {"name": "a", "labels": {"a": 1}}},
             400,
-            "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type "
-            "string",
+            ("json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type "
+            "string"),
         ),
         ({"metadata": {"name": "a", "resourceVersion": "5"}}, 400, "resourceVersion should not"),
         (
             {"data": {"a": 1}},
             400,
-            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal "
-            "number into Go struct field ConfigMap.data of type string",
+            ("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal "
+            "number into Go struct field ConfigMap.data of type string"),
         ),
         ({"data": {"a b": "1"}}, 422, "a valid config key must consist"),
         (
