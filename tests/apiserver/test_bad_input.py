@@ -65,8 +65,7 @@ async def test_a_body_that_cannot_be_read_is_refused(
         (
             {"metadata": {"name": "a", "labels": {"a": 1}}},
             400,
-            ("json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type "
-            "string"),
+            "cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
         ),
         ({"metadata": {"name": "a", "resourceVersion": "5"}}, 400, "resourceVersion should not"),
         (
