@@ -65,7 +65,7 @@ async def test_a_body_that_cannot_be_read_is_refused(
         (
             {"metadata": {"name": "a", "labels": {"a": 1}}},
             400,
-            "cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            "number into Go struct field ObjectMeta.metadata.labels of type string",
         ),
         ({"metadata": {"name": "a", "resourceVersion": "5"}}, 400, "resourceVersion should not"),
         (
