@@ -77,7 +77,7 @@ class ProjectDoor:
                 found,
                 self._store,
                 namespace=self.settings.project.namespace,
-                keep={self._key(name) for name in prepared.failed},
+                keep={self._key(name) for name in prepared.failed if self._can_go_on(name)},
                 inventory=self._inventory,
             )
         for problem in outcome.problems:
@@ -131,6 +131,15 @@ class ProjectDoor:
             self._told.note("", f"{manifest.place}: {what} is not simulated; left out")
         left_out = {id(manifest) for manifest in unknown}
         return [manifest for manifest in found if id(manifest) not in left_out]
+
+    def _can_go_on(self, name: str) -> bool:
+        """Whether the last good code of a service runs here: local processes are told what to run,
+        containers are not, so neither can stand in for the other."""
+        live = self._store.find_key(self._key(name))
+        if live is None:
+            return True
+        is_process = RUN in annotations_of(live["spec"]["template"])
+        return is_process == (self.sources.runtime == "process")
 
     async def _make_earlier_revisions(self, prepared: Prepared, without: set[str]) -> None:
         """`[services.X.revisions.Y]`: have the Service make them first, one after the other."""

@@ -12,7 +12,7 @@ from knlocal.project.door import ProjectDoor, Told
 from knlocal.project.home import Home
 from knlocal.project.objects import Origin
 from knlocal.project.settings import Settings
-from knlocal.project.sources import Sources, Wanted
+from knlocal.project.sources import RuntimeName, Sources, Wanted
 from knlocal.resources.base import GroupKind
 from knlocal.resources.catalog import registry
 from knlocal.store.store import Store
@@ -36,7 +36,8 @@ class Builds(Sources):
             raise BuildFailure("quick", "it failed")
         if want.service == "slow":
             await self.let.wait()
-        return Origin(f"{want.service}:{self.version}")
+        run = {"command": ["true"], "dir": "/"} if self.runtime == "process" else None
+        return Origin(f"{want.service}:{self.version}", run=run)
 
 
 @pytest.fixture
@@ -79,3 +80,17 @@ async def test_a_build_that_fails_leaves_the_others_alone(store: Store, tmp_path
     await door.apply_services({"slow", "quick"})
     assert (image(store, "quick"), image(store, "slow")) == ("quick:1", "slow:2")
     assert problems == [("quick", "it failed")]
+
+
+@pytest.mark.parametrize(("runtime", "left"), [("docker", {"quick"}), ("process", set())])
+async def test_what_cannot_be_built_goes_on_only_on_the_runtime_it_was_made_for(
+    store: Store, tmp_path: Path, runtime: RuntimeName, left: set[str]
+) -> None:
+    settings = config.parse(TOML, root=tmp_path)
+    before = Builds(settings, tmp_path)
+    before.runtime = runtime
+    await ProjectDoor(settings, store, before, Told()).apply()
+    now = Builds(settings, tmp_path)
+    now.failing = {"quick"}
+    await ProjectDoor(settings, store, now, Told()).apply()
+    assert {obj["metadata"]["name"] for obj in store.list(SERVICE)} == {"slow", *left}
