@@ -32,6 +32,9 @@ from knlocal.store.database import StateError
 
 log = logging.getLogger(__name__)
 
+LAYOUT = 1
+"""Of the file. A file of a newer knlocal is left alone."""
+
 WINDOW = 2_000
 """Messages that a queue keeps in memory."""
 
@@ -168,7 +171,18 @@ class DurableEngine(Engine):
         # Checkpoints, which wait for the disk, are the other thread's.
         database.execute("PRAGMA wal_autocheckpoint = 0")
         database.execute("PRAGMA synchronous = NORMAL")
+        layout = database.execute("PRAGMA user_version").fetchone()[0]
+        if layout > LAYOUT:
+            raise StateError(
+                f"the file of durable events {self._path} was written by a newer knlocal (layout "
+                f"{layout}, this one knows {LAYOUT}); upgrade knlocal or move the file away to "
+                "start without its events"
+            )
+        problems = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problems != "ok":
+            raise sqlite3.DatabaseError(problems)
         database.executescript(_SCHEMA)
+        database.execute(f"PRAGMA user_version = {LAYOUT}")
         self._lock(alone=True)
         done = dict(database.execute("SELECT key, count(*) FROM done GROUP BY key"))
         for key, uids in database.execute("SELECT key, uids FROM events ORDER BY key"):
