@@ -51,7 +51,7 @@ def up_command(
         changed = settings.project.model_copy(update={"runtime": runtime})
         settings = settings.model_copy(update={"project": changed})
     if port is not None:
-        gateway = type(settings.gateway)(**settings.gateway.model_dump() | {"port": port})
+        gateway = settings.gateway.model_copy(update={"port": port})
         settings = settings.model_copy(update={"gateway": gateway})
     context.settings = settings
     if detach:

@@ -109,6 +109,22 @@ def test_every_service_answers_from_the_moment_that_up_returns(local: Knlocal) -
         connection.close()
 
 
+def test_a_port_that_is_asked_for_asks_for_no_other(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first = Knlocal(project, "process")
+    second = Knlocal(tmp_path_factory.mktemp("second"), "process")
+    first.write(port="")
+    second.write(port="")
+    try:
+        first("up", "-d", "--port", "0")
+        second("up", "-d", "--port", "0")  # though both would like port 80 for containers
+        assert second.card["gateway"] != first.card["gateway"]
+    finally:
+        first("down", code=None)
+        second("down", code=None)
+
+
 def test_a_daemon_that_is_killed_while_it_starts_keeps_nobody_waiting(local: Knlocal) -> None:
     local.write(
         '[services.hello]\nsource = "app"\n[services.mute]\nrun = "sleep 1000"\nsource = "app"\n'
