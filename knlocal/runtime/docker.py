@@ -357,11 +357,15 @@ class DockerRuntime(Runtime):
         self._pods.learn(await self._list(self._engine))
         limit = asyncio.Semaphore(PARALLEL)
 
-        async def look(pod: PodId) -> PodState | None:
+        async def look(held: HeldPod) -> PodState | None:
             async with limit:
-                return await self.inspect(pod)
+                state = await self.inspect(held.id)
+            if state is None and held.lock.locked() and self._pods.get(held.id) is held:
+                # Just being made: who removes all there is must not overlook it.
+                return PodState(held.id, "", {}, held.labels)
+            return state
 
-        found = await together(*(look(held.id) for held in self._pods.all()))
+        found = await together(*(look(held) for held in self._pods.all()))
         return [state for state in found if state is not None]
 
     def events(self) -> AsyncIterator[ContainerEvent]:

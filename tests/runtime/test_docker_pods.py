@@ -23,6 +23,7 @@ from knlocal.runtime.api import (
     Runtime,
     RuntimeFailure,
 )
+from knlocal.runtime.docker import DockerRuntime
 from tests.images import build
 from tests.images.programs import SURVIVOR
 from tests.runtime.conftest import (
@@ -336,6 +337,30 @@ async def test_nothing_is_left_after_any_kind_of_life(house: House, runtime: Run
         await runtime.remove(plan.id, 5)
     assert containers_of(house) == []
     assert list((house.folder / "pods").glob("*")) == []
+
+
+async def test_a_pod_that_is_just_being_made_is_listed_and_can_be_removed(
+    house: House, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the daemon goes while a slow engine makes it."""
+    assert isinstance(runtime, DockerRuntime)
+    create, begun, go_on = runtime._maker._create, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*arguments: Any, **named: Any) -> str:
+        begun.set()
+        await go_on.wait()
+        return await create(*arguments, **named)
+
+    monkeypatch.setattr(runtime._maker, "_create", slowly)
+    making = asyncio.create_task(runtime.prepare(pod_of(httpd())))
+    await eventually(begun.is_set)
+    making.cancel()
+    (found,) = await runtime.pods()
+    removing = asyncio.create_task(runtime.remove(found.id))
+    go_on.set()
+    await removing
+    assert containers_of(house) == []
+    assert await runtime.pods() == []
 
 
 async def test_removing_in_parallel_is_no_error(house: House, runtime: Runtime) -> None:
