@@ -217,7 +217,7 @@ class Daemon:
     def _build_features(self) -> None:
         """Everything that watches the store and brings the machine in line with it."""
         system.install(self.store, self.public_door, self.domain)
-        self._down.callback(ParityNotes(self.store).stop)
+        self._down.callback(ParityNotes(self.store, processes=not self.on_docker).stop)
         self.destinations = Destinations(self.store, self.internal_port)
         self.workloads = Workloads(
             self.store, self.runtime, self.home.volumes,

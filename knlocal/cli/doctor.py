@@ -63,12 +63,13 @@ async def _all(context: Context) -> list[Finding]:
     findings = list(_machine())
     settings, about_project = _project(context)
     findings.append(about_project)
-    findings += [finding async for finding in _engine(settings)]
+    engine = [finding async for finding in _engine(settings)]
+    findings += engine
     findings += [finding async for finding in _builders()]
     findings += _names_and_ports(context, settings)
     findings += _tools()
     if settings is not None:
-        findings += _not_simulated(context)
+        findings += _not_simulated(context, docker=engine[0].state == "ok")
     return findings
 
 
@@ -208,7 +209,7 @@ def _tools() -> Iterator[Finding]:
             yield Finding(tool, "note", f"does not run: {error}")
 
 
-def _not_simulated(context: Context) -> Iterator[Finding]:
+def _not_simulated(context: Context, *, docker: bool) -> Iterator[Finding]:
     """Fields that are accepted and kept, and change nothing here: of the project's own files."""
     from knlocal.project import manifests, objects
     from knlocal.project.errors import ProjectError
@@ -221,9 +222,10 @@ def _not_simulated(context: Context) -> Iterator[Finding]:
     except ProjectError as error:
         yield Finding("files", "bad", str(error).splitlines()[0])
         return
+    processes = settings.project.runtime == "process" or not docker
     count = 0
     for manifest in found:
-        for field in unsimulated.of(manifest.obj):
+        for field in unsimulated.of(manifest.obj, processes=processes):
             count += 1
             name = f"{manifest.obj['kind']} {manifest.obj['metadata'].get('name')}"
             what = f"{name}: {field.path or 'the whole object'}"

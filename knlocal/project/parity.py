@@ -17,7 +17,8 @@ REASON = "NotSimulated"
 class ParityNotes:
     """Follows a store. Objects that controllers make are nobody's to change: not told about."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, processes: bool) -> None:
+        self._processes = processes
         self._recorder = EventRecorder(store, "knlocal")
         store.admission.append(self._admit)
         self.stop = store.subscribe(self._changed)
@@ -25,13 +26,16 @@ class ParityNotes:
     def _admit(self, request: AdmissionRequest) -> None:
         if request.options.user == SYSTEM_USER or controller_of(request.obj):
             return
-        request.options.warnings += [sentence(field) for field in unsimulated.of(request.obj)]
+        request.options.warnings += [sentence(field) for field in self._found(request.obj)]
 
     def _changed(self, event: WatchEvent) -> None:
         if event.type == "DELETED" or controller_of(event.obj) or not _is_new(event):
             return
-        for field in unsimulated.of(event.obj):
+        for field in self._found(event.obj):
             self._recorder.normal(event.obj, REASON, sentence(field))
+
+    def _found(self, obj: Obj) -> list[unsimulated.Unsimulated]:
+        return unsimulated.of(obj, processes=self._processes)
 
 
 def sentence(field: unsimulated.Unsimulated) -> str:

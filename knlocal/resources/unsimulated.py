@@ -1,7 +1,8 @@
 """What knlocal accepts and keeps, but does not act upon: nothing is dropped silently.
 
-`of(obj)` lists such fields of one object. The list feeds a note on the object, `knlocal doctor`
-and the parity report; exporting to a cluster brings the fields to life there.
+`of(obj)` lists such fields of one object, more of them where programs run as local processes. The
+list feeds a note on the object and `knlocal doctor`; exporting to a cluster brings the fields to
+life there.
 """
 
 from __future__ import annotations
@@ -62,6 +63,31 @@ _CONTAINER: Mapping[str, str] = {
     "resizePolicy": "resources of a running container do not change",
     "volumeDevices": "block devices are not handed out",
 }
+_UNLIMITED = "local processes are not limited; containers are"
+_NO_ROOT = "local processes see this machine's own files"
+_OWN_RIGHTS = "local processes have the rights of whoever runs knlocal"
+_NO_TERMINAL = "what local processes print is kept in a log"
+_OWN_NAMES = "local processes resolve names as this machine does"
+#: What only containers have.
+_PROCESS_POD: Mapping[str, str] = {
+    "hostAliases": _OWN_NAMES,
+    "dnsConfig": _OWN_NAMES,
+    "dnsPolicy": _OWN_NAMES,
+}
+_PROCESS_CONTAINER: Mapping[str, str] = {
+    "resources.limits.memory": _UNLIMITED,
+    "resources.limits.cpu": _UNLIMITED,
+    "securityContext.readOnlyRootFilesystem": _NO_ROOT,
+    "securityContext.capabilities": _OWN_RIGHTS,
+    "securityContext.privileged": _OWN_RIGHTS,
+    "tty": _NO_TERMINAL,
+    "stdin": "local processes read nothing",
+}
+_MOUNTS = (
+    "local processes see this machine's own files; only an environment variable that names the "
+    "mount's path leads into the volume"
+)
+_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 #: What the defaults of `secure-pod-defaults` and of Kubernetes itself write is nobody's wish.
 _HARMLESS: Mapping[str, Any] = {
     "schedulerName": "default-scheduler",
@@ -69,6 +95,8 @@ _HARMLESS: Mapping[str, Any] = {
     "priority": 0,
     "securityContext.seccompProfile": {"type": "RuntimeDefault"},
     "securityContext.procMount": "Default",
+    "securityContext.capabilities": {"drop": ["ALL"]},
+    "dnsPolicy": "ClusterFirst",
 }
 
 _SERVING = "serving.knative.dev"
@@ -109,12 +137,13 @@ _NO_PORTS = "no port of this machine is opened for it; `kubectl port-forward` re
 _QUEUE_ANNOTATION = "queue.sidecar.serving.knative.dev/"
 
 
-def of(obj: Obj) -> list[Unsimulated]:
-    """The fields of `obj` that are accepted but have no effect here."""
-    return list(_of(obj))
+def of(obj: Obj, *, processes: bool = False) -> list[Unsimulated]:
+    """The fields of `obj` that are accepted but have no effect here; with `processes`, where
+    programs run as local processes."""
+    return list(_of(obj, processes))
 
 
-def _of(obj: Obj) -> Iterator[Unsimulated]:
+def _of(obj: Obj, processes: bool) -> Iterator[Unsimulated]:
     group_kind = group_kind_of(obj)
     if group_kind in _KINDS:
         yield Unsimulated("", _KINDS[group_kind])
@@ -134,7 +163,10 @@ def _of(obj: Obj) -> Iterator[Unsimulated]:
             yield from _annotations(annotations_of(holder), f"{template}.metadata.annotations")
     spec = _at(obj, path)
     if isinstance(spec, dict):
-        yield from _pod_spec(spec, path)
+        yield from _pod_spec(spec, path, _POD, _CONTAINER)
+        if processes:
+            yield from _pod_spec(spec, path, _PROCESS_POD, _PROCESS_CONTAINER)
+            yield from _mounts(spec, path)
 
 
 def _annotations(annotations: Mapping[str, str], path: str) -> Iterator[Unsimulated]:
@@ -146,11 +178,25 @@ def _annotations(annotations: Mapping[str, str], path: str) -> Iterator[Unsimula
             yield Unsimulated(f"{path}.{key}", _QUEUE_PROXY)
 
 
-def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[Unsimulated]:
-    yield from _fields(spec, path, _POD)
+def _pod_spec(
+    spec: Mapping[str, Any], path: str, of_pod: Mapping[str, str], of_container: Mapping[str, str]
+) -> Iterator[Unsimulated]:
+    yield from _fields(spec, path, of_pod)
+    for place, container in _containers(spec, path):
+        yield from _fields(container, place, of_container)
+
+
+def _mounts(spec: Mapping[str, Any], path: str) -> Iterator[Unsimulated]:
+    for place, container in _containers(spec, path):
+        paths = [mount.get("mountPath") for mount in container.get("volumeMounts") or ()]
+        if any(one != _TOKEN_PATH for one in paths):  # that one comes with every pod
+            yield Unsimulated(f"{place}.volumeMounts", _MOUNTS)
+
+
+def _containers(spec: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):
-            yield from _fields(container, f"{path}.{field}[{index}]", _CONTAINER)
+            yield f"{path}.{field}[{index}]", container
 
 
 def _fields(

@@ -2,7 +2,7 @@
 the fastest loop.
 
 A container is a process group under a shim (`process_shim.py`) that outlives the daemon. There is
-no isolation: no image, no network, no limits; `unsimulated` lists what a plan asks for in vain.
+no isolation: no image, no network, no limits (`resources/unsimulated.py` says so to who asks).
 """
 
 from __future__ import annotations
@@ -416,29 +416,6 @@ class ProcessRuntime(Runtime):
     ) -> None:
         for heard in self._listeners:
             heard.put_nowait(ContainerEvent(pod.id, one.name, what))
-
-
-def unsimulated(plan: PodPlan) -> list[str]:
-    """What this plan asks for and local processes do not have, in words for the parity report."""
-    missing = []
-    for one in (*plan.init_containers, *plan.containers):
-        asked = {
-            "mounts": one.mounts,
-            "a memory limit": one.memory_limit,
-            "a CPU limit": one.cpu_limit,
-            "a read-only root file system": one.read_only_root,
-            "capabilities": one.capabilities_add or one.capabilities_drop,
-            "privileged mode": one.privileged,
-            "a terminal": one.tty,
-            "an open stdin": one.stdin,
-            "another user": (one.user is not None or one.group is not None) and os.geteuid() != 0,
-        }
-        missing += [f"container {one.name}: {what}" for what, wanted in asked.items() if wanted]
-    if plan.hosts:
-        missing.append("extra host names")
-    if plan.dns_servers or plan.dns_search:
-        missing.append("DNS settings")
-    return missing
 
 
 def _check_runnable(one: ContainerPlan) -> list[str]:

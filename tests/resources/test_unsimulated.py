@@ -79,3 +79,35 @@ def test_a_service_opens_no_port_of_the_machine(type_: str) -> None:
     assert found == ([] if type_ == "ClusterIP" else ["spec.type"])
     del service["spec"]["selector"]  # type: ignore[attr-defined]  # knlocal's own gateway
     assert unsimulated.of(service) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "paths"),
+    [
+        ({"resources": {"limits": {"cpu": "1", "memory": "64Mi"}}},
+         ["resources.limits.memory", "resources.limits.cpu"]),
+        ({"resources": {"requests": {"cpu": "1"}}}, []),
+        ({"volumeMounts": [{"name": "c", "mountPath": "/etc/c"}]}, ["volumeMounts"]),
+        ({"volumeMounts": [{"name": "t",
+                            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]}, []),
+        ({"securityContext": {"readOnlyRootFilesystem": True, "privileged": False}},
+         ["securityContext.readOnlyRootFilesystem"]),
+        ({"securityContext": {"capabilities": {"drop": ["ALL"]}}}, []),
+        ({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}},
+         ["securityContext.capabilities"]),
+        ({"tty": True, "stdin": True}, ["tty", "stdin"]),
+    ],
+)  # fmt: skip
+def test_local_processes_lack_what_containers_have(
+    container: dict[str, Any], paths: list[str]
+) -> None:
+    obj = service({"containers": [container], "dnsPolicy": "ClusterFirst"})
+    assert unsimulated.of(obj) == []
+    found = [field.path for field in unsimulated.of(obj, processes=True)]
+    assert found == [f"spec.template.spec.containers[0].{path}" for path in paths]
+
+
+def test_local_processes_resolve_names_as_the_machine_does() -> None:
+    obj = service({"containers": [{}], "dnsPolicy": "None", "hostAliases": [{"ip": "192.0.2.1"}]})
+    found = [field.path for field in unsimulated.of(obj, processes=True)]
+    assert found == ["spec.template.spec.hostAliases", "spec.template.spec.dnsPolicy"]
